@@ -1,0 +1,84 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gnomon-vm/gnomon"
+)
+
+// applied books the outcome of an action: what was observed, whatever was
+// asked for. The outcome of one that is not in flight is not news.
+func (b *Broker) applied(a gnomon.Applied) {
+	m, ok := b.find(a.VM)
+	if !ok || !a.Resource.Valid() {
+		return
+	}
+	l := m.lines[a.Resource]
+	if l == nil || l.flight == nil || l.flight.action.ID != a.Action {
+		return
+	}
+	observed := a.Observed
+	if observed < 0 {
+		observed = l.bounds.Ceiling
+	}
+	b.landed(l, amount(observed), a.Error)
+}
+
+// landed ends the action in flight.
+func (b *Broker) landed(l *line, observed int64, failure string) {
+	a := l.flight.action
+	l.flight, l.settledAt = nil, b.now
+	waste := l.book.Observe(observed, b.now)
+	b.wasted(l, waste, "made ready and not used")
+	l.keep(b.now)
+
+	up, last := a.To > a.From, lastRetry
+	if up {
+		last = lastRegrow
+	}
+	failed := l.failures(up)
+	if failure == "" && near(observed, a.To) {
+		l.asked, l.got, *failed = a.To, observed, failures{}
+		return
+	}
+	l.asked = -1
+	failed.retry = b.now.Add(min(last, firstRetry<<min(failed.count, 6)))
+	failed.count++
+	if failure == "" {
+		failure = "it went only part of the way"
+	}
+	b.decide(l, gnomon.Decision{Kind: gnomon.DecideFail, From: a.From, To: a.To, Amount: observed,
+		Reason: fmt.Sprintf("set to %s, is %s: %s", l.format(a.To), l.format(observed), failure)})
+}
+
+// reconcile compares the book with the allocation a sample tells of. With
+// nothing in flight the sample is right. An action that is overdue is taken to
+// have done what the sample shows.
+func (b *Broker) reconcile(l *line, at time.Time, observed int64) {
+	if l.flight != nil {
+		if at.Sub(l.flight.since) >= b.timeout {
+			b.landed(l, observed, fmt.Sprintf("no outcome within %v", b.timeout))
+		}
+		return
+	}
+	booked := l.allocated()
+	if observed == booked || !at.After(l.settledAt) {
+		return
+	}
+	b.wasted(l, l.book.Observe(observed, b.now), "made ready and taken away")
+	if near(observed, booked) {
+		return
+	}
+	kind := gnomon.DecideShrink
+	if observed > booked {
+		kind = gnomon.DecideGrow
+	}
+	b.decide(l, gnomon.Decision{Kind: kind, Amount: max(observed-booked, booked-observed), From: booked, To: observed,
+		Reason: fmt.Sprintf("changed behind our back: found %s, booked %s", l.format(observed), l.format(booked))})
+	if observed > l.base { // what someone gave it, it keeps until Hold has passed
+		l.rebase(l.bound(observed), b.now)
+		l.cause, l.steady = "what was found", b.now
+		l.firm(b.now.Add(l.hold()))
+	}
+}

@@ -1,0 +1,388 @@
+package broker_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/core/broker"
+	"github.com/gnomon-vm/gnomon/core/ledger"
+	"pgregory.net/rapid"
+)
+
+// world is a host for the broker to arbitrate: it keeps limits in force and
+// carries out actions, and checks the promises from outside, knowing nothing
+// of how the broker keeps them.
+type world struct {
+	t        failer
+	b        *broker.Broker
+	now      time.Time
+	vms      map[gnomon.VMID]*guest
+	capacity gnomon.Resources
+	pending  []gnomon.Action
+	issued   map[line]issue // the newest action of each, until its outcome was told
+	lastID   uint64
+	log      []gnomon.Event
+	outcomes []broker.Ready
+}
+
+type line struct {
+	vm gnomon.VMID
+	r  gnomon.Resource
+}
+
+type issue struct {
+	id uint64
+	at time.Time
+}
+
+type failer interface{ Fatalf(string, ...any) }
+
+type guest struct {
+	vm     gnomon.VM
+	policy gnomon.Policy
+	limits gnomon.Resources
+}
+
+func newWorld(t failer) *world {
+	return &world{t: t, b: broker.New(broker.Options{}), now: epoch, vms: map[gnomon.VMID]*guest{}, issued: map[line]issue{}}
+}
+
+func (w *world) ids() []gnomon.VMID { return slices.Sorted(maps.Keys(w.vms)) }
+
+func (w *world) step(e gnomon.Event) broker.Ready {
+	e.At = w.now
+	before := w.b.Totals()
+	ready := w.b.Step(e)
+	w.log = append(w.log, e)
+	w.outcomes = append(w.outcomes, ready)
+	if ready.Err != nil {
+		w.t.Fatalf("after %s: %v", show(e), ready.Err)
+	}
+	w.check(e, ready, before)
+	w.pending = append(w.pending, ready.Actions...)
+	return ready
+}
+
+func show(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// check holds the six promises against what the broker says and does.
+func (w *world) check(e gnomon.Event, ready broker.Ready, before [gnomon.NumResources]ledger.Total) {
+	fail := func(format string, args ...any) {
+		w.t.Fatalf("after %s: %s\nready %s", show(e), fmt.Sprintf(format, args...), show(ready))
+	}
+	totals := w.b.Totals()
+	for r := range gnomon.AllResources() {
+		var allocated, reserved int64
+		for _, v := range w.b.VMs() {
+			if s := v.Resources[r]; s != nil {
+				allocated += s.Allocated
+				reserved += s.Reserved
+				w.checkLine(fail, v.VM.ID, r, *s)
+			}
+		}
+		sum := totals[r]
+		if sum.Allocated != allocated || sum.Reserved != reserved || sum.Capacity != allocated+reserved+sum.Free {
+			fail("%v: %+v with %d allocated and %d reserved", r, sum, allocated, reserved)
+		}
+		discovery := e.Found != nil || e.Capacity != nil || e.Sampled != nil || e.Applied != nil
+		if sum.Free < 0 && sum.Free < before[r].Free && !discovery {
+			fail("%v: a grant brought free from %d to %d", r, before[r].Free, sum.Free)
+		}
+	}
+	for _, a := range ready.Actions {
+		w.checkAction(fail, a)
+	}
+}
+
+func (w *world) checkLine(fail func(string, ...any), id gnomon.VMID, r gnomon.Resource, s broker.ResourceState) {
+	g := w.vms[id]
+	if s.Observed > s.Allocated || s.InFlight == nil && s.Observed != s.Allocated {
+		fail("%s %v: observed %d, booked %d, in flight %v", id, r, s.Observed, s.Allocated, s.InFlight)
+	}
+	if s.Reserved > 0 {
+		res := s.Reservation
+		if res == nil || !res.Expires.After(w.now) || res.Expires.After(w.now.Add(10*time.Minute)) {
+			fail("%s %v: %d reserved by %+v at %v", id, r, s.Reserved, res, w.now)
+		}
+		if !g.policy.Shadow {
+			fail("%s %v: a reservation of a VM without a shadow", id, r)
+		}
+		if s.Allocated+s.Reserved > g.vm.Ceiling[r] {
+			fail("%s %v: %d allocated and %d reserved above the ceiling", id, r, s.Allocated, s.Reserved)
+		}
+	}
+}
+
+func (w *world) checkAction(fail func(string, ...any), a gnomon.Action) {
+	if a.ID <= w.lastID {
+		fail("action %d after %d", a.ID, w.lastID)
+	}
+	w.lastID = a.ID
+	of := line{a.VM, a.Resource}
+	if o, ok := w.issued[of]; ok && w.now.Sub(o.at) < 30*time.Second {
+		fail("action %d while %d is in flight", a.ID, o.id)
+	}
+	w.issued[of] = issue{a.ID, w.now}
+	g := w.vms[a.VM]
+	if g == nil || !g.vm.Limits.Has(a.Resource) {
+		fail("an action on %s %v, which cannot be limited", a.VM, a.Resource)
+	}
+	floor, ceiling := g.vm.Floor[a.Resource], g.vm.Ceiling[a.Resource]
+	if a.To > a.From && a.To > ceiling || a.To < a.From && a.To < floor || a.To == a.From {
+		fail("from %d to %d with floor %d and ceiling %d", a.From, a.To, floor, ceiling)
+	}
+	s := state(w.b, a.VM, a.Resource)
+	if s.Allocated < a.To {
+		fail("action %d raises to %d, booked are %d", a.ID, a.To, s.Allocated)
+	}
+	if a.Reason == "" {
+		fail("action %d without a reason", a.ID)
+	}
+}
+
+func state(b *broker.Broker, id gnomon.VMID, r gnomon.Resource) *broker.ResourceState {
+	v, _ := b.View(id)
+	return v.Resources[r]
+}
+
+// land carries out one pending action, to the given amount.
+func (w *world) land(i int, observed int64, failure string) {
+	a := w.pending[i]
+	w.pending = slices.Delete(w.pending, i, i+1)
+	if g := w.vms[a.VM]; g != nil {
+		g.limits[a.Resource] = observed
+	}
+	if of := (line{a.VM, a.Resource}); w.issued[of].id == a.ID {
+		delete(w.issued, of)
+	}
+	w.step(gnomon.Event{Applied: &gnomon.Applied{Action: a.ID, VM: a.VM, Resource: a.Resource, Observed: observed, Error: failure}})
+}
+
+// settle carries out all pending actions as asked, and those that follow.
+func (w *world) settle() {
+	for n := 0; len(w.pending) > 0; n++ {
+		if n > 1000 {
+			w.t.Fatalf("the broker never comes to rest: %s", show(w.pending))
+		}
+		w.land(0, w.pending[0].To, "")
+	}
+}
+
+func (w *world) sample(id gnomon.VMID, usage, demand gnomon.Resources, starved [gnomon.NumResources]time.Duration) {
+	g := w.vms[id]
+	w.step(gnomon.Event{Sampled: &gnomon.Sample{VM: id, At: w.now, Interval: time.Second,
+		Known: g.vm.Limits, Usage: usage, Demand: demand, Starved: starved, Allocation: g.limits}})
+}
+
+var names = []gnomon.VMID{"a", "b", "c", "d"}
+
+func drawVM(t *rapid.T, id gnomon.VMID) gnomon.Found {
+	f := gnomon.Found{VM: gnomon.VM{ID: id, Name: string(id), Limits: gnomon.ResourceSet(rapid.IntRange(0, 15).Draw(t, "limits"))}}
+	for r := range gnomon.AllResources() {
+		f.VM.Floor[r] = rapid.Int64Range(0, 500).Draw(t, "floor")
+		f.VM.Ceiling[r] = f.VM.Floor[r] + rapid.Int64Range(1, 3000).Draw(t, "room")
+		f.Allocation[r] = rapid.Int64Range(-1, 3000).Draw(t, "allocation")
+		if r == gnomon.Memory {
+			f.VM.Floor[r] <<= 20
+			f.VM.Ceiling[r] <<= 20
+			f.Allocation[r] = max(0, f.Allocation[r]) << 20
+		}
+	}
+	f.Policy = drawPolicy(t)
+	return f
+}
+
+func drawPolicy(t *rapid.T) gnomon.Policy {
+	return gnomon.Policy{
+		Shadow:          rapid.Bool().Draw(t, "shadow"),
+		HeadroomPercent: rapid.Int64Range(0, 100).Draw(t, "headroom"),
+		Hold:            time.Duration(rapid.IntRange(0, 10).Draw(t, "hold")) * time.Second,
+		Release:         rapid.Bool().Draw(t, "release"),
+	}
+}
+
+// drawAmount is an amount of r, mostly sane.
+func drawAmount(t *rapid.T, r gnomon.Resource, label string) int64 {
+	v := rapid.Int64Range(0, 3500).Draw(t, label)
+	if r == gnomon.Memory {
+		v <<= 20
+	}
+	return v
+}
+
+func drawProposal(t *rapid.T, id gnomon.VMID, session, seq uint64, now time.Time) gnomon.Proposal {
+	p := gnomon.Proposal{VM: id, Session: session, Seq: seq, At: now}
+	for r := range gnomon.AllResources() {
+		if rapid.IntRange(0, 2).Draw(t, "wants") == 0 {
+			continue
+		}
+		want := gnomon.Want{Resource: r, Level: drawAmount(t, r, "level"),
+			NeedIn:   time.Duration(rapid.IntRange(0, 10).Draw(t, "in")) * time.Second,
+			Lifetime: time.Duration(rapid.IntRange(1, 20).Draw(t, "lifetime")) * time.Second}
+		if rapid.Bool().Draw(t, "says what is enough") {
+			want.Enough = drawAmount(t, r, "enough")
+		}
+		if rapid.IntRange(0, 9).Draw(t, "hostile") == 0 {
+			want.Level, want.Enough = rapid.Int64().Draw(t, "level"), rapid.Int64().Draw(t, "enough")
+			want.NeedIn = time.Duration(rapid.Int64().Draw(t, "in"))
+			want.Lifetime = time.Duration(rapid.Int64().Draw(t, "lifetime"))
+		}
+		p.Wants = append(p.Wants, want)
+	}
+	return p
+}
+
+func drawDemand(t *rapid.T) (usage, demand gnomon.Resources, starved [gnomon.NumResources]time.Duration) {
+	for r := range gnomon.AllResources() {
+		demand[r] = drawAmount(t, r, "demand")
+		usage[r] = demand[r] * rapid.Int64Range(50, 100).Draw(t, "got") / 100
+		if rapid.Bool().Draw(t, "starving") {
+			starved[r] = time.Duration(rapid.IntRange(0, 2000).Draw(t, "starved")) * time.Millisecond
+		}
+	}
+	return usage, demand, starved
+}
+
+// TestAnyEvents drives the broker with random events, late, failing and lost
+// actions, and holds its promises at each step; then it replays the recording,
+// through JSON, and expects the same.
+func TestAnyEvents(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		sessions := map[gnomon.VMID]uint64{}
+		seq := uint64(0)
+		w.setCapacity(drawCapacity(t))
+		known := func() gnomon.VMID {
+			if len(w.vms) == 0 {
+				t.Skip("no VM")
+			}
+			return rapid.SampledFrom(w.ids()).Draw(t, "vm")
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"found": func(t *rapid.T) {
+				f := drawVM(t, rapid.SampledFrom(names).Draw(t, "vm"))
+				w.found(f)
+			},
+			"gone": func(t *rapid.T) {
+				id := known()
+				delete(w.vms, id)
+				for r := range gnomon.AllResources() {
+					delete(w.issued, line{id, r})
+				}
+				w.step(gnomon.Event{Gone: &gnomon.Gone{VM: id}})
+			},
+			"capacity": func(t *rapid.T) { w.setCapacity(drawCapacity(t)) },
+			"policy": func(t *rapid.T) {
+				g := w.vms[known()]
+				f := drawVM(t, g.vm.ID)
+				g.vm.Floor, g.vm.Ceiling, g.policy = f.VM.Floor, f.VM.Ceiling, f.Policy
+				w.step(gnomon.Event{Policy: &gnomon.PolicyChanged{VM: g.vm.ID, Policy: g.policy, Limits: g.vm.Limits, Floor: g.vm.Floor, Ceiling: g.vm.Ceiling}})
+			},
+			"attach": func(t *rapid.T) {
+				id := known()
+				sessions[id]++
+				w.step(gnomon.Event{Attached: &gnomon.Attached{VM: id, Session: sessions[id]}})
+				for r := range gnomon.AllResources() {
+					if s := state(w.b, id, r); s != nil && s.Reservation != nil && s.Reservation.Session != 0 {
+						t.Fatalf("a reservation outlived its session: %+v", s.Reservation)
+					}
+				}
+			},
+			"detach": func(t *rapid.T) {
+				id := known()
+				w.step(gnomon.Event{Detached: &gnomon.Detached{VM: id, Session: sessions[id]}})
+			},
+			"propose": func(t *rapid.T) {
+				id := known()
+				seq++
+				p := drawProposal(t, id, rapid.SampledFrom([]uint64{0, sessions[id], 77}).Draw(t, "session"), seq, w.now)
+				w.step(gnomon.Event{Proposed: &p})
+			},
+			"demand": func(t *rapid.T) {
+				_, levels, _ := drawDemand(t)
+				w.step(gnomon.Event{Demanded: &gnomon.Demanded{VM: known(), Levels: levels}})
+			},
+			"sample": func(t *rapid.T) {
+				id := known()
+				w.now = w.now.Add(time.Second)
+				usage, demand, starved := drawDemand(t)
+				w.sample(id, usage, demand, starved)
+			},
+			"behind our back": func(t *rapid.T) {
+				g := w.vms[known()]
+				r := gnomon.Resource(rapid.IntRange(0, gnomon.NumResources-1).Draw(t, "resource"))
+				g.limits[r] = drawAmount(t, r, "limit")
+			},
+			"land": func(t *rapid.T) {
+				if len(w.pending) == 0 {
+					t.Skip("nothing pending")
+				}
+				i := rapid.IntRange(0, len(w.pending)-1).Draw(t, "action")
+				a := w.pending[i]
+				switch rapid.IntRange(0, 9).Draw(t, "outcome") {
+				case 0:
+					w.land(i, a.From, "it failed")
+				case 1:
+					w.land(i, a.From+(a.To-a.From)/2, "")
+				case 2: // the outcome is lost
+					w.pending = slices.Delete(w.pending, i, i+1)
+				default:
+					w.land(i, a.To, "")
+				}
+			},
+			"settle": func(t *rapid.T) { w.settle() },
+			"wait": func(t *rapid.T) {
+				w.now = w.now.Add(time.Duration(rapid.IntRange(0, 40000).Draw(t, "ms")) * time.Millisecond)
+				w.step(gnomon.Event{Tick: &gnomon.Tick{}})
+			},
+		})
+		w.replay()
+	})
+}
+
+func drawCapacity(t *rapid.T) (c gnomon.Resources) {
+	for r := range gnomon.AllResources() {
+		c[r] = 2 * drawAmount(t, r, "capacity")
+	}
+	return c
+}
+
+func (w *world) setCapacity(c gnomon.Resources) {
+	w.capacity = c
+	w.step(gnomon.Event{Capacity: &gnomon.Capacity{Total: c}})
+}
+
+func (w *world) found(f gnomon.Found) {
+	w.pending = slices.DeleteFunc(w.pending, func(a gnomon.Action) bool { return a.VM == f.VM.ID })
+	for r := range gnomon.AllResources() {
+		delete(w.issued, line{f.VM.ID, r})
+	}
+	w.vms[f.VM.ID] = &guest{vm: f.VM, policy: f.Policy, limits: f.Allocation}
+	w.step(gnomon.Event{Found: &f})
+}
+
+// replay feeds the recorded events, after a trip through JSON, to a new broker.
+func (w *world) replay() {
+	b := broker.New(broker.Options{})
+	for i, e := range w.log {
+		var decoded gnomon.Event
+		text := show(e)
+		if err := json.Unmarshal([]byte(text), &decoded); err != nil {
+			w.t.Fatalf("decode %s: %v", text, err)
+		}
+		if got := b.Step(decoded); show(got) != show(w.outcomes[i]) {
+			w.t.Fatalf("event %d, %s, replayed:\n got %s\nwant %s", i, text, show(got), show(w.outcomes[i]))
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package plan
+
+import (
+	"math"
+
+	"github.com/gnomon-vm/gnomon/core/forecast"
+)
+
+const (
+	// pastPart is the probability that the next demand is as any of the past
+	// rather than as forecast.
+	pastPart = 0.03
+	// settling is how long after a decision its limits are in force: for that
+	// time the last decision's hold in the next step.
+	settling = 0.1 // seconds
+	// beyond is how far above a quantile an amount is tried, so that demand as
+	// forecast exactly is no shortage.
+	beyond = 0.002
+	// tails is how many amounts are tried above the highest quantile.
+	tails = 12
+	// firstSizes is how many samples are seen before a size is dared.
+	firstSizes = 10
+)
+
+// outlook is what one resource's demand may be in a step: as forecast, as it was
+// before, or as never seen. The latter has the probability that Laplace's rule of
+// succession leaves for it, and exceeds what was seen by factors like those that
+// lie between what was seen.
+type outlook struct {
+	levels  []float64
+	values  []float64 // the forecast's quantiles
+	past    *summary
+	unseen  float64 // probability
+	ceiling float64
+}
+
+// at returns what is expected to be left over of an amount, and how probable it
+// is that demand exceeds it.
+func (o *outlook) at(amount float64) (surplus, short float64) {
+	surplus, short = o.forecast(amount)
+	before, exceeded := o.past.at(amount)
+	if amount >= o.ceiling {
+		return surplus*(1-pastPart) + before*pastPart, 0
+	}
+	surplus = surplus*(1-pastPart) + before*pastPart
+	short = short*(1-pastPart) + exceeded*pastPart
+	return surplus, short*(1-o.unseen) + o.unseen*o.surprise(amount)
+}
+
+// forecast is at, were demand as forecast: uniform between two quantiles, with
+// an exponential tail beyond the highest that goes on as the last ones do.
+func (o *outlook) forecast(amount float64) (surplus, short float64) {
+	n := len(o.values) - 1
+	low, level := max(0, o.values[0]-(o.values[1]-o.values[0])*o.levels[0]/(o.levels[1]-o.levels[0])), 0.0
+	for i, v := range o.values {
+		if v >= amount {
+			if v > low && amount > low {
+				part := (amount - low) / (v - low) * (o.levels[i] - level)
+				return surplus + part*(amount-low)/2, 1 - level - part
+			}
+			return surplus, 1 - level
+		}
+		surplus += (o.levels[i] - level) * (amount - (low+v)/2)
+		low, level = v, o.levels[i]
+	}
+	scale := o.tail()
+	if scale <= 0 {
+		return surplus + (1-level)*(amount-o.values[n]), 0
+	}
+	short = (1 - level) * math.Exp(-(amount-o.values[n])/scale)
+	return surplus + (1-level)*(amount-o.values[n]-scale) + short*scale, short
+}
+
+// tail is by how much the quantile rises when the part above it falls by e.
+func (o *outlook) tail() float64 {
+	n := len(o.values) - 1
+	return max(0, (o.values[n]-o.values[n-1])/math.Log((1-o.levels[n-1])/(1-o.levels[n])))
+}
+
+// surprise is the part of what was never seen that exceeds an amount.
+func (o *outlook) surprise(amount float64) float64 {
+	top := o.values[len(o.values)-1]
+	seen := max(top, o.past.highest, 1)
+	switch {
+	case amount <= top:
+		return 1
+	case amount <= seen:
+		low := max(top, 1)
+		return 1 - 0.5*math.Log(amount/low)/math.Log(seen/low)
+	}
+	return 0.5 * math.Exp(-math.Log(amount/seen)/o.past.spread)
+}
+
+// size returns the amount at which more would cost more than the shortage it
+// spares, for a step and, for a share of the time, the one after it; and how
+// probable a shortage is then. Waste costs its part of the scale, which is
+// positive, a shortage the price: for a demand with density f and distribution F
+// the amount a is where F(a) = price × scale × f(a).
+func size(next, then *outlook, share, scale, price float64) (amount, short float64) {
+	least := math.Inf(1)
+	try := func(a float64) {
+		a = min(a, next.ceiling)
+		left, p := next.at(a)
+		if share > 0 {
+			_, q := then.at(a)
+			p += share * (q - p)
+		}
+		if cost := left/scale + price*p; cost < least {
+			least, amount, short = cost, a, p
+		}
+	}
+	for _, o := range []*outlook{next, then} {
+		for _, v := range o.values {
+			try(v * (1 + beyond))
+			try(v * (1 + 5*beyond))
+		}
+		top, scale := o.values[len(o.values)-1], o.tail()
+		for k := 1; k < tails && scale > 0; k++ {
+			try(top*(1+beyond) + scale*0.7*float64(k))
+		}
+	}
+	for i := bucketOf(next.values[0]); i < pastBuckets; i++ {
+		seen := i > 0 && next.past.below[i] > next.past.below[i-1]
+		if seen || i%3 == 0 {
+			try(uppers[i] * (1 + beyond/2))
+		}
+		if uppers[i] >= next.ceiling {
+			break
+		}
+	}
+	try(next.ceiling)
+	return amount, short
+}
+
+// outlooks are those of the next step and the one after it.
+func (l *lane) outlooks(f forecast.Forecast, ceiling float64) (next, then *outlook) {
+	if l.summary == nil {
+		l.summary = new(summary)
+	}
+	l.past.sum(l.summary)
+	next = &outlook{levels: f.Levels, values: f.Quantiles[0], past: l.summary, unseen: 1 / (l.past.samples + 1), ceiling: ceiling}
+	after := *next
+	after.values = f.Quantiles[min(1, len(f.Quantiles)-1)]
+	return next, &after
+}

@@ -1,0 +1,112 @@
+package plan
+
+import (
+	"math"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// exponential is an outlook of demand with that mean above an offset.
+func exponential(offset, mean, ceiling float64) *outlook {
+	o := &outlook{levels: levels, past: summed(newPast()), ceiling: ceiling}
+	for _, level := range levels {
+		o.values = append(o.values, offset-mean*math.Log(1-level))
+	}
+	return o
+}
+
+func summed(p *past) *summary {
+	s := new(summary)
+	p.sum(s)
+	return s
+}
+
+// For an exponential demand the part above the amount is where
+// F(a)/scale = price × f(a): mean/(price × scale) of it, as far as it is small.
+func TestSizeFollowsThePrice(t *testing.T) {
+	const mean, scale = 10.0, 100.0
+	o := exponential(100, mean, 1e6)
+	o.past.below[0] = 0
+	for _, price := range []float64{2, 5, 10, 50} {
+		_, short := size(o, o, 0, scale, price)
+		want := mean / (price * scale) / (1 + mean/(price*scale))
+		if above := (short - pastPart) / (1 - pastPart); pastPart < short && (above < want/2.5 || above > want*2.5) {
+			t.Errorf("price %v: short with %.4f, want about %.4f", price, above, want)
+		}
+	}
+}
+
+// A past that shows what a forecast does not is covered once a shortage is dear.
+func TestSizeHeedsThePast(t *testing.T) {
+	p := newPast()
+	for i := range 2000 {
+		if i%200 == 0 {
+			p.see(900)
+		} else {
+			p.see(100)
+		}
+	}
+	o := exponential(100, 1, 1000)
+	o.past, o.unseen = summed(p), 1/(p.samples+1)
+	if cheap, _ := size(o, o, 0, 150, 1); cheap > 150 {
+		t.Errorf("at a low price %v, want what is forecast", cheap)
+	}
+	if dear, _ := size(o, o, 0, 150, 1e5); dear < 900 {
+		t.Errorf("at a high price %v, want what was seen", dear)
+	}
+}
+
+func TestSizeProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		value := rapid.OneOf(rapid.Float64Range(0, 3000), rapid.Float64Range(0, 1e18))
+		p := newPast()
+		for range rapid.IntRange(0, 30).Draw(t, "samples") {
+			p.see(value.Draw(t, "seen"))
+		}
+		o := &outlook{levels: levels, past: summed(p), unseen: 1 / (p.samples + 1), ceiling: 1 + value.Draw(t, "ceiling")}
+		v := value.Draw(t, "value")
+		for range levels {
+			o.values = append(o.values, v)
+			v += value.Draw(t, "rise")
+		}
+		scale := 1 + value.Draw(t, "scale")
+		price := rapid.Float64Range(MinPrice, MaxPrice).Draw(t, "price")
+		a, short := size(o, o, 0.1, scale, price)
+		if !(a >= 0 && a <= o.ceiling) || !(short >= 0 && short <= 1) {
+			t.Fatalf("%v, short with %v: want 0 to %v, and a probability", a, short, o.ceiling)
+		}
+		b, more := size(o, o, 0.1, scale, price/10)
+		if more < short-1e-9 {
+			t.Fatalf("at a tenth of the price %v, short with %v; at the price %v, with %v", b, more, a, short)
+		}
+		x, y := value.Draw(t, "x"), value.Draw(t, "y")
+		x, y = min(x, y), max(x, y)
+		left, p1 := o.at(x)
+		leftMore, p2 := o.at(y)
+		if p2 > p1+1e-9 || leftMore < left*(1-1e-9)-1e-6 || p1 < 0 || p1 > 1 || left < 0 || left > x*(1+1e-9)+1e-6 {
+			t.Fatalf("of %v %v is left, short with %v; of %v %v, with %v", x, left, p1, y, leftMore, p2)
+		}
+	})
+}
+
+// What is learned fades, however long it goes on.
+func TestPastFades(t *testing.T) {
+	p := newPast()
+	for range 1000 {
+		p.see(1e6)
+	}
+	for range 200_000 {
+		p.see(100)
+	}
+	s := summed(p)
+	if left, short := s.at(200); short > 1e-6 || left < 80 || left > 120 {
+		t.Errorf("of 200 %v is left, short with %v", left, short)
+	}
+	if s.highest > 110 || math.IsNaN(s.spread) || s.spread <= 0 {
+		t.Errorf("highest %v, spread %v", s.highest, s.spread)
+	}
+	if p.unit > maxUnit || math.IsInf(p.weights[bucketOf(100)], 0) {
+		t.Errorf("a unit of %v", p.unit)
+	}
+}
