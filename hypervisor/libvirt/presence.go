@@ -1,0 +1,32 @@
+package libvirt
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/gnomon-vm/gnomon/hypervisor"
+)
+
+// presence finds where the kernel sees a domain. What cannot be found is left
+// out: it is looked for again with the next list.
+func (d *Driver) presence(dm *domain) (p hypervisor.Presence) {
+	p.Process, _ = processOf(dm.Name)
+	if dm.cpu != (cpuController{}) {
+		p.VCPUs, _ = dm.cpu.threads()
+	}
+	for _, tap := range dm.def.taps {
+		p.Interfaces = append(p.Interfaces, d.shape.Queues(tap))
+	}
+	return p
+}
+
+// processOf returns the process that runs the domain of that name.
+func processOf(name string) (int, error) {
+	text, err := os.ReadFile(filepath.Join("/run/libvirt/qemu", name+".pid"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
