@@ -1,0 +1,54 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
+)
+
+// lenient is the way into the database for the write handler, which would give
+// up a whole request for one value that comes too late: here that value alone
+// is left out, and counted.
+type lenient struct {
+	storage.AppendableV2
+	refused prometheus.Counter
+}
+
+// AppenderV2 implements storage.AppendableV2.
+func (l lenient) AppenderV2(ctx context.Context) storage.AppenderV2 {
+	a := &lenientAppender{AppenderV2: l.AppendableV2.AppenderV2(ctx), refused: l.refused}
+	if ex, ok := a.AppenderV2.(storage.ExemplarAppenderV2); ok {
+		a.exemplars = ex
+	}
+	return a
+}
+
+type lenientAppender struct {
+	storage.AppenderV2
+	exemplars storage.ExemplarAppenderV2
+	refused   prometheus.Counter
+}
+
+// Append implements storage.AppenderV2.
+func (a *lenientAppender) Append(ref storage.SeriesRef, ls labels.Labels, st, t int64, v float64, h *histogram.Histogram, fh *histogram.FloatHistogram, opts storage.AppendV2Options) (storage.SeriesRef, error) {
+	got, err := a.AppenderV2.Append(ref, ls, st, t, v, h, fh, opts)
+	if errors.Is(err, storage.ErrOutOfOrderSample) || errors.Is(err, storage.ErrTooOldSample) ||
+		errors.Is(err, storage.ErrOutOfBounds) || errors.Is(err, storage.ErrDuplicateSampleForTimestamp) {
+		a.refused.Inc()
+		return ref, nil
+	}
+	return got, err
+}
+
+// AppendExemplars implements storage.ExemplarAppenderV2.
+func (a *lenientAppender) AppendExemplars(ref storage.SeriesRef, ls labels.Labels, es []exemplar.Exemplar) (storage.SeriesRef, error) {
+	if a.exemplars == nil {
+		return ref, nil
+	}
+	return a.exemplars.AppendExemplars(ref, ls, es)
+}

@@ -1,0 +1,159 @@
+package embedded
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/grafana/regexp"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/gnomon-vm/gnomon"
+)
+
+// Retention is for how long values are kept, each period more than 0. A series
+// counts by its labels: what is given for its vm_id holds, else for its host,
+// else for its account, else Default. The zero Retention keeps everything.
+type Retention struct {
+	Default   time.Duration
+	ByAccount map[string]time.Duration
+	ByHost    map[string]time.Duration
+	ByVM      map[gnomon.VMID]time.Duration
+}
+
+// Longest returns the longest of the periods; 0 if everything is kept.
+func (r Retention) Longest() time.Duration {
+	longest := r.Default
+	for _, l := range r.levels() {
+		for _, keep := range l.keep {
+			longest = max(longest, keep)
+		}
+	}
+	return longest
+}
+
+// level is what is given for the values of one label.
+type level struct {
+	label string
+	keep  map[string]time.Duration
+}
+
+// levels returns all levels, the narrowest first.
+func (r Retention) levels() []level {
+	byVM := make(map[string]time.Duration, len(r.ByVM))
+	for id, keep := range r.ByVM {
+		byVM[string(id)] = keep
+	}
+	return []level{{"vm_id", byVM}, {"host", r.ByHost}, {"account", r.ByAccount}}
+}
+
+// of returns for how long the values of a series are kept.
+func (r Retention) of(series labels.Labels) time.Duration {
+	if keep, ok := r.ByVM[gnomon.VMID(series.Get("vm_id"))]; ok {
+		return keep
+	}
+	if keep, ok := r.ByHost[series.Get("host")]; ok {
+		return keep
+	}
+	if keep, ok := r.ByAccount[series.Get("account")]; ok {
+		return keep
+	}
+	return r.Default
+}
+
+// group is the series that are kept equally long.
+type group struct {
+	keep     time.Duration
+	matchers []*labels.Matcher
+}
+
+// shorter returns the groups that are kept less than the longest.
+func (r Retention) shorter() []group {
+	longest := r.Longest()
+	var groups []group
+	wider := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".+")}
+	for _, l := range r.levels() {
+		names := map[time.Duration][]string{}
+		for name, keep := range l.keep {
+			names[keep] = append(names[keep], name)
+		}
+		for _, keep := range slices.Sorted(maps.Keys(names)) {
+			if keep < longest {
+				groups = append(groups, group{keep, append(slices.Clip(wider), among(labels.MatchRegexp, l.label, names[keep]))})
+			}
+		}
+		if len(l.keep) > 0 {
+			wider = append(wider, among(labels.MatchNotRegexp, l.label, slices.Collect(maps.Keys(l.keep))))
+		}
+	}
+	if r.Default < longest {
+		groups = append(groups, group{r.Default, wider})
+	}
+	return groups
+}
+
+// among returns a matcher of a label being, or not being, one of the names.
+func among(how labels.MatchType, label string, names []string) *labels.Matcher {
+	slices.Sort(names)
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = regexp.QuoteMeta(name)
+	}
+	return labels.MustNewMatcher(how, label, strings.Join(quoted, "|"))
+}
+
+// rules are a retention with what follows from it.
+type rules struct {
+	Retention
+	longest time.Duration
+	shorter []group
+}
+
+// Retention returns for how long values are kept.
+func (d *DB) Retention() Retention { return d.rules.Load().Retention }
+
+// SetRetention changes for how long values are kept. Older ones are no longer
+// found from now on; their disk space is freed in the background, a block of
+// up to 24 h at a time.
+func (d *DB) SetRetention(r Retention) error {
+	shortest := r.Default
+	for _, l := range r.levels() {
+		for _, keep := range l.keep {
+			shortest = min(shortest, keep)
+		}
+	}
+	if shortest <= 0 {
+		return fmt.Errorf("set history retention: want more than 0, got %s", shortest)
+	}
+	d.rules.Store(&rules{r, r.Longest(), r.shorter()})
+	return nil
+}
+
+// horizon returns the oldest time that is kept for a period, in Unix
+// milliseconds. No period is for ever.
+func horizon(keep time.Duration, now time.Time) int64 {
+	if keep == 0 {
+		return math.MinInt64
+	}
+	return now.Add(-keep).UnixMilli()
+}
+
+// deletable returns the blocks that hold nothing worth keeping. Unlike the
+// engine's own rule it counts from now, not from the newest block, so that a
+// history that nobody writes to expires too.
+func (d *DB) deletable(blocks []*tsdb.Block) map[ulid.ULID]struct{} {
+	oldest := horizon(d.rules.Load().longest, time.Now())
+	gone := map[ulid.ULID]struct{}{}
+	for _, b := range blocks {
+		if m := b.Meta(); m.Compaction.Deletable || m.MaxTime <= oldest {
+			gone[m.ULID] = struct{}{}
+		}
+	}
+	return gone
+}
