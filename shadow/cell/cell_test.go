@@ -1,0 +1,122 @@
+package cell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// needRoot skips where no cell can be made, unless GNOMON_TEST_VM insists.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 && os.Getenv("GNOMON_TEST_VM") == "" {
+		t.Skip("cells need root")
+	}
+}
+
+func start(t *testing.T, script string) (Cell, *os.File) {
+	t.Helper()
+	needRoot(t)
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	c := Cell(fmt.Sprintf("test-%d-%s", os.Getpid(), t.Name()))
+	if err := c.Start(Command{Path: "/bin/sh", Args: []string{"-c", script}, Output: out}, Limits{CPU: 500, Memory: 64 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, out
+}
+
+func ended(t *testing.T, c Cell) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := c.Ended(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCellHasNothing(t *testing.T) {
+	c, out := start(t, `grep -E '^(Uid|NoNewPrivs|CapEff)' /proc/self/status; tail -n +3 /proc/net/dev | cut -d: -f1; ulimit -f; cat /etc/shadow`)
+	ended(t, c)
+	b, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(b), " ", "")
+	for _, want := range []string{
+		fmt.Sprintf("Uid:\t%d\t", c.uid()), "NoNewPrivs:\t1\n", "CapEff:\t0000000000000000\n",
+		"\nlo\n" + fmt.Sprint(maxFile/512) + "\n", "/etc/shadow:Permissiondenied",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it did not say %q:\n%s", want, text)
+		}
+	}
+}
+
+func TestCellIsFoundLimitedHaltedAndEnded(t *testing.T) {
+	c, _ := start(t, "exec sleep 1000")
+	pid, err := c.PID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Limits{CPU: 50, Memory: 96 << 20}
+	if err := c.Limit(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Limited(); err != nil || got != want {
+		t.Errorf("limits %+v, %v, want %+v", got, err, want)
+	}
+	if used, err := c.Memory(); err != nil || used > want.Memory {
+		t.Errorf("it uses %d bytes, %v", used, err)
+	}
+	if err := errors.Join(c.Stop(), c.Continue(), c.Stop()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := c.Ended(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it ended: %v", err)
+	}
+	if err := c.Kill(t.Context()); err != nil { // although it is halted
+		t.Fatal(err)
+	}
+	ended(t, c)
+	if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("process %d: %v", pid, err)
+	}
+	if _, err := c.PID(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("PID of a cell that ended: %v", err)
+	}
+	if _, err := os.Stat(c.group("cpu")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its control group is left: %v", err)
+	}
+}
+
+func TestCellThatFailsToStartLeavesNothing(t *testing.T) {
+	needRoot(t)
+	c := Cell(fmt.Sprintf("test-%d-fail", os.Getpid()))
+	if err := c.Start(Command{Path: "/bin/true", Files: []*os.File{nil}}, Limits{CPU: 0, Memory: 1}); err == nil {
+		t.Error("no error for limits that cannot be")
+	}
+	if err := c.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(c.group("memory")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its control group is left: %v", err)
+	}
+}
