@@ -1,0 +1,91 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"github.com/gnomon-vm/gnomon/wire/serverpb"
+)
+
+func (r *running) removeHost(name string) error {
+	_, err := r.api.DeleteHost(context.Background(), connect.NewRequest(&serverpb.DeleteHostRequest{Name: name}))
+	return err
+}
+
+func (r *running) removeAccount(t *testing.T, name string) {
+	t.Helper()
+	must[serverpb.DeleteAccountResponse](t)(r.api.DeleteAccount(context.Background(), connect.NewRequest(&serverpb.DeleteAccountRequest{Name: name})))
+}
+
+func TestDeleteHost(t *testing.T) {
+	t.Parallel()
+	s := serve(t, Options{})
+	wantCode(t, s.removeHost("node1"), connect.CodeNotFound, "none has ever connected")
+	h := connectHost(t, s.url, "node1")
+	connectHost(t, s.url, "node2")
+	report := &serverpb.ReportRequest{Associations: []*serverpb.Association{{Vm: "id-1", VmName: "web"}}}
+	h.report(report)
+	for _, name := range []string{"beta", "acme"} {
+		if _, err := s.account(name, "node1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.set(&serverpb.Scope{Host: "node1"}, map[string]string{"hold": "3s"}); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, s.removeHost("node1"), connect.CodeFailedPrecondition, `"node1" is connected: stop its daemon first`)
+	h.stop()
+	eventually(t, "node1 to be away", func() bool { return !s.host(t, "node1").GetConnected() })
+	wantCode(t, s.removeHost("node1"), connect.CodeFailedPrecondition, "accounts (acme, beta)")
+	wantCode(t, s.removeHost("node3"), connect.CodeNotFound, "there are node1, node2")
+	s.removeAccount(t, "acme")
+	s.removeAccount(t, "beta")
+	if err := s.removeHost("node1"); err != nil {
+		t.Fatal(err)
+	}
+	if s.host(t, "node1") != nil || s.host(t, "node2") == nil {
+		t.Error("want node1 gone and node2 there")
+	}
+	l := must[serverpb.ListAssociationsResponse](t)(s.api.ListAssociations(t.Context(), connect.NewRequest(&serverpb.ListAssociationsRequest{})))
+	if len(l.GetAssociations()) != 0 {
+		t.Errorf("what it reported is still there: %v", l.GetAssociations())
+	}
+	_, err := s.account("acme", "node1")
+	wantCode(t, err, connect.CodeNotFound, `"node1" is not known`)
+	report.Host = "node1"
+	if err := h.link.Report(t.Context(), report); connect.CodeOf(errors.Unwrap(err)) != connect.CodeFailedPrecondition {
+		t.Errorf("a report of a host that was removed: %v", err)
+	}
+
+	h = connectHost(t, s.url, "node1")
+	h.report(report)
+	if value, origin := s.get(t, &serverpb.Scope{Host: "node1"}, "hold"); origin != "default" {
+		t.Errorf("a host of that name came back to hold=%s from %s", value, origin)
+	}
+}
+
+// No account is left with a host that was removed at the same time.
+func TestDeleteHostRacesWithAccounts(t *testing.T) {
+	t.Parallel()
+	s := serve(t, Options{})
+	for range 10 {
+		h := connectHost(t, s.url, "node1")
+		h.stop()
+		eventually(t, "node1 to be away", func() bool { return !s.host(t, "node1").GetConnected() })
+		var created, removed error
+		var both sync.WaitGroup
+		both.Go(func() { _, created = s.account("acme", "node1") })
+		both.Go(func() { removed = s.removeHost("node1") })
+		both.Wait()
+		if (created == nil) == (removed == nil) {
+			t.Fatalf("account created: %v; host removed: %v; want one of both", created, removed)
+		}
+		if created == nil {
+			s.removeAccount(t, "acme")
+		}
+	}
+}
