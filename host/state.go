@@ -1,0 +1,138 @@
+package host
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/hypervisor"
+)
+
+// stateFile is what survives a restart. It is written whole and atomically
+// before the change it guards is made: the limits found on a VM are on disk
+// before the first of them is touched.
+type stateFile struct {
+	path string
+	data stateData
+}
+
+type stateData struct {
+	Originals map[gnomon.VMID]original `json:"originals"`
+	Enrolled  map[gnomon.VMID]bool     `json:"enrolled"` // true taken in, false left alone, by explicit request
+	Desired   desired                  `json:"desired"`
+}
+
+// original is a VM's limits as they were before gnomon.
+type original struct {
+	Name   string            `json:"name"`
+	Limits hypervisor.Limits `json:"limits"`
+}
+
+func openState(path string) (*stateFile, error) {
+	s := &stateFile{path: path}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("create state directory: %w", err)
+	}
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("read state: %w", err)
+	default:
+		if err := json.Unmarshal(b, &s.data); err != nil {
+			return nil, fmt.Errorf("state file %s is damaged (%w): restore it from a copy, or remove it and set the limits of running VMs by hand", path, err)
+		}
+	}
+	if s.data.Originals == nil {
+		s.data.Originals = map[gnomon.VMID]original{}
+	}
+	if s.data.Enrolled == nil {
+		s.data.Enrolled = map[gnomon.VMID]bool{}
+	}
+	return s, nil
+}
+
+func (s *stateFile) save() error {
+	b, err := json.MarshalIndent(s.data, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := writeFileAtomic(s.path, b); err != nil {
+		return fmt.Errorf("save state in %s: %w", filepath.Dir(s.path), err)
+	}
+	return nil
+}
+
+// original returns the limits to restore for a machine: those kept from before
+// a restart, else those found now, which are kept first.
+func (s *stateFile) original(m hypervisor.Machine) (hypervisor.Limits, error) {
+	if o, ok := s.data.Originals[m.ID]; ok {
+		return o.Limits, nil
+	}
+	s.data.Originals[m.ID] = original{Name: m.Name, Limits: m.Original}
+	if err := s.save(); err != nil {
+		delete(s.data.Originals, m.ID)
+		return hypervisor.Limits{}, err
+	}
+	return m.Original, nil
+}
+
+// forget drops the limits of a VM that ended or was given back.
+func (s *stateFile) forget(id gnomon.VMID) error {
+	if _, ok := s.data.Originals[id]; !ok {
+		return nil
+	}
+	delete(s.data.Originals, id)
+	return s.save()
+}
+
+func (s *stateFile) enroll(id gnomon.VMID, in bool) error {
+	before, had := s.data.Enrolled[id]
+	s.data.Enrolled[id] = in
+	if err := s.save(); err != nil {
+		delete(s.data.Enrolled, id)
+		if had {
+			s.data.Enrolled[id] = before
+		}
+		return err
+	}
+	return nil
+}
+
+// enrolled returns the explicit choice for a VM, if there is one.
+func (s *stateFile) enrolled(id gnomon.VMID) (in, explicit bool) {
+	in, explicit = s.data.Enrolled[id]
+	return in, explicit
+}
+
+func (s *stateFile) desired() desired { return s.data.Desired }
+
+func (s *stateFile) setDesired(d desired) error {
+	s.data.Desired = d
+	return s.save()
+}
+
+func writeFileAtomic(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}

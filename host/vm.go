@@ -1,0 +1,89 @@
+package host
+
+import (
+	"time"
+
+	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/config"
+	"github.com/gnomon-vm/gnomon/core/demand"
+	"github.com/gnomon-vm/gnomon/history"
+	"github.com/gnomon-vm/gnomon/hypervisor"
+)
+
+// vm is an active VM that is taken in. The loop owns it.
+type vm struct {
+	machine hypervisor.Machine
+	params  config.Parameters
+	bounds  bounds
+
+	meter   demand.Meter
+	due     time.Time // of the next reading
+	reading bool      // one is under way
+	last    gnomon.Sample
+	starved [gnomon.NumResources]time.Duration // in total
+
+	wants     [gnomon.NumResources]gnomon.Want // latest forecasts
+	decisions ring[gnomon.Decision]
+	handovers [gnomon.NumResources]ring[time.Duration] // latest handover latencies
+
+	urgency urgency
+
+	shadow   *shadowVM
+	retryAt  time.Time // when the next shadow may be tried
+	fails    int       // shadows in a row that did not live
+	restarts int       // shadows replaced
+}
+
+const (
+	keptDecisions = 256
+	keptHandovers = 1024
+)
+
+func newVM(m hypervisor.Machine, p config.Parameters, now time.Time) *vm {
+	v := &vm{
+		machine: m, params: p, bounds: boundsOf(m, p), due: now,
+		decisions: ring[gnomon.Decision]{max: keptDecisions},
+	}
+	for r := range v.handovers {
+		v.handovers[r].max = keptHandovers
+	}
+	return v
+}
+
+func (v *vm) labels(host string) history.VM {
+	return history.VM{Host: host, Name: v.machine.Name, ID: v.machine.ID, Account: v.machine.Account}
+}
+
+func (v *vm) policyName() string {
+	if v.params.ShadowEnabled {
+		return "shadow"
+	}
+	return "standard"
+}
+
+// ring keeps the latest max values.
+type ring[T any] struct {
+	max    int
+	values []T
+	next   int
+	count  int64 // of all ever added
+}
+
+func (r *ring[T]) add(v T) {
+	r.count++
+	if len(r.values) < r.max {
+		r.values = append(r.values, v)
+		return
+	}
+	r.values[r.next] = v
+	r.next = (r.next + 1) % r.max
+}
+
+// latest returns the last n values, oldest first; all of them if n is 0.
+func (r *ring[T]) latest(n int) []T {
+	all := append(append([]T(nil), r.values[r.next:]...), r.values[:r.next]...)
+	if n > 0 && n < len(all) {
+		all = all[len(all)-n:]
+	}
+	return all
+}
