@@ -1,0 +1,169 @@
+// Command gnomon is the whole system in one program: the host daemon, the
+// central management server, and what an operator types.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"connectrpc.com/connect"
+	"github.com/gnomon-vm/gnomon/hypervisor/libvirt"
+	"github.com/spf13/cobra"
+)
+
+// version is set at link time.
+var version = "dev"
+
+// The exit codes, for scripts.
+const (
+	exitFailure     = 1 // it was tried and failed
+	exitUsage       = 2 // the command line or a value is wrong; nothing was tried
+	exitNotFound    = 3 // what was named does not exist
+	exitDenied      = 5 // the server does not know the caller, or they may not
+	exitUnavailable = 4 // the daemon, the server or the hypervisor cannot be reached
+)
+
+// stopSignals are the signals that stop whatever runs, cleanly. A terminal that
+// is closed sends SIGHUP, unless nohup has it ignored.
+func stopSignals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
+	err := rootCommand().ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gnomon: "+explain(err))
+		os.Exit(exitCode(err))
+	}
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gnomon",
+		Short: "Shadow VMs that foresee what your VMs need, and have it ready",
+		Long: `gnomon gives every virtual machine of a KVM host a shadow: a tiny VM beside it
+that is pushed its usage, forecasts its demand seconds ahead, and has CPU,
+memory, disk and network bandwidth ready before it asks.
+
+Start with "gnomon up" on a host that runs libvirt.`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{
+			HiddenDefaultCmd: false,
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %q", err, cmd.CommandPath()+" --help")}
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run it:"},
+		&cobra.Group{ID: "use", Title: "Look and steer:"},
+		&cobra.Group{ID: "more", Title: "More:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", upCommand(), hostCommand(), serverCommand(), demoCommand())
+	add("use", topCommand(), vmCommand(), shadowCommand(), accountCommand(), configCommand(), applyCommand(), diffCommand(), historyCommand(), accessCommand(), auditCommand())
+	add("more", applianceCommand(), forecastCommand(), labCommand(), recordCommand(), replayCommand(), versionCommand())
+	root.AddCommand(guardCommand())
+	refuseUnknown(root)
+	root.SetHelpCommandGroupID("more")
+	root.SetCompletionCommandGroupID("more")
+	return root
+}
+
+// refuseUnknown has the commands that only hold others refuse arguments, which
+// are misspelt commands, and print their help without any.
+func refuseUnknown(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		refuseUnknown(sub)
+	}
+	if cmd.Runnable() {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		message := fmt.Sprintf("unknown command %q; see %q", args[0], cmd.CommandPath()+" --help")
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			message += "; did you mean " + strings.Join(like, " or ") + "?"
+		}
+		return usageError{errors.New(message)}
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+}
+
+// usageError marks an error of the command line itself.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// usagef returns an error that ends the program with exitUsage.
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	if errors.Is(err, libvirt.ErrUnavailable) {
+		return exitUnavailable
+	}
+	switch connect.CodeOf(err) {
+	case connect.CodeInvalidArgument, connect.CodeFailedPrecondition:
+		return exitUsage
+	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
+		return exitDenied
+	case connect.CodeNotFound:
+		return exitNotFound
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
+		return exitUnavailable
+	}
+	return exitFailure
+}
+
+// explain returns err as one message for people: RPC codes are dropped and an
+// unreachable peer tells what to do.
+func explain(err error) string {
+	var rpc *connect.Error
+	if errors.As(err, &rpc) {
+		if rpc.Code() == connect.CodeUnavailable {
+			return rpc.Message() + "; is the daemon running? start it with \"gnomon up\", or name its address"
+		}
+		return strings.Replace(err.Error(), rpc.Error(), rpc.Message(), 1)
+	}
+	return err.Error()
+}
+
+// exactArgs is cobra.ExactArgs with a message that names what is missing.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		if len(names) == 0 {
+			return usagef("argument %q is not wanted; see %q", args[0], cmd.CommandPath()+" --help")
+		}
+		return usagef("want %d argument(s) (%s), got %d; see %q",
+			len(names), strings.Join(names, " "), len(args), cmd.CommandPath()+" --help")
+	}
+}

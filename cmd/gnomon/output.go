@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// addOutputFlag adds -o/--output and returns its value. Read it with wantJSON.
+func addOutputFlag(cmd *cobra.Command) *string {
+	v := cmd.Flags().StringP("output", "o", "table", "output format: table or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return v
+}
+
+// wantJSON tells whether JSON was asked for.
+func wantJSON(output string) (bool, error) {
+	switch output {
+	case "table":
+		return false, nil
+	case "json":
+		return true, nil
+	}
+	return false, usagef("--output %q: want table or json", output)
+}
+
+// printTable writes rows in aligned columns below an upper-case header.
+func printTable(w io.Writer, header []string, rows [][]string) error {
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(tw, strings.ToUpper(strings.Join(header, "\t")))
+	for _, row := range rows {
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
+	}
+	return tw.Flush()
+}
+
+// printJSON writes v as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// envOr returns the environment variable's value, or def where it is empty.
+func envOr(name, def string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return def
+}
+
+// serverFlag adds --server and returns its value.
+func serverFlag(cmd *cobra.Command) *string {
+	return cmd.PersistentFlags().String("server", envOr("GNOMON_SERVER", localServer()),
+		"address of the management server: http://, https:// or unix:// (env GNOMON_SERVER)")
+}
+
+// socketFlag adds --socket and returns its value.
+func socketFlag(cmd *cobra.Command) *string {
+	return cmd.PersistentFlags().String("socket", envOr("GNOMON_SOCKET", "/run/gnomon/host.sock"),
+		"Unix socket of the host daemon (env GNOMON_SOCKET)")
+}
+
+var protoJSON = protojson.MarshalOptions{Multiline: true, Indent: "  ", UseProtoNames: true, EmitUnpopulated: true}
+
+// printProto writes a message as JSON with the schema's field names.
+func printProto(w io.Writer, m proto.Message) error {
+	b, err := protoJSON.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	_, err = fmt.Fprintln(w, string(b))
+	return err
+}
+
+// printProtoList writes messages as one JSON array.
+func printProtoList[M proto.Message](w io.Writer, list []M) error {
+	raw := make([]json.RawMessage, 0, len(list))
+	for _, m := range list {
+		b, err := protoJSON.Marshal(m)
+		if err != nil {
+			return fmt.Errorf("encode answer: %w", err)
+		}
+		raw = append(raw, b)
+	}
+	return printJSON(w, raw)
+}
