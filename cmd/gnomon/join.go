@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -73,7 +72,7 @@ to them, and renews the certificate by itself. Repeating a join is safe.`,
 }
 
 func readJoinToken(cmd *cobra.Command, path string) (trust.Token, error) {
-	var from io.Reader = cmd.InOrStdin()
+	from := cmd.InOrStdin()
 	if f, ok := from.(*os.File); ok && path == "-" && term.IsTerminal(int(f.Fd())) {
 		fmt.Fprint(cmd.ErrOrStderr(), "Token: ")
 		b, err := term.ReadPassword(int(f.Fd()))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -274,7 +275,7 @@ func (r *rig) recorded(t *testing.T) (events []gnomon.Event) {
 			t.Fatal(err)
 		}
 		for e, err := range recording.Read(f) {
-			if err != nil && err != io.ErrUnexpectedEOF {
+			if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Fatal(err)
 			}
 			events = append(events, e)
