@@ -1,12 +1,12 @@
 package lab
 
 import (
-	"github.com/gnomon-vm/gnomon/config"
 	"io"
 	"math"
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/config"
 )
 
 // PolicyInfo tells what a policy is.
@@ -52,7 +52,7 @@ const here = "gnomon's laboratory"
 // table lists the policies in the order of reports.
 func table() []policy {
 	all := []policy{
-		{PolicyInfo{Name: "gnomon", Title: "gnomon: a shadow for each VM, at its defaults", Faithful: "product",
+		{PolicyInfo{Name: "gnomon", Title: "gnomon: a shadow for each VM, with release: forecast, else at its defaults", Faithful: "product",
 			Knob:  "shortagePrice, the only one that is swept",
 			Sweep: prices, Source: "gnomon"}, allResources, playProduct(true)},
 		{PolicyInfo{Name: "gnomon-reactive", Title: "gnomon without shadows: the standard path alone", Faithful: "product",
