@@ -62,6 +62,9 @@ type Size struct {
 	Memory int64 // bytes
 }
 
+// MinShortagePrice and MaxShortagePrice bound Parameters.ShortagePrice.
+const MinShortagePrice, MaxShortagePrice = 0.01, 1e7
+
 // Parameters are the effective parameters of one VM. The key of each in files
 // and on the command line is given with it.
 type Parameters struct {

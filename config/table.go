@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
@@ -86,8 +87,8 @@ var schema = []Key{
 	}, {
 		Name: "shortagePrice", Type: "number", Default: "10", Example: "100", Scopes: everywhere,
 		Doc:   "What a second of shortage costs, in seconds of the VM's mean allocation. A request is sized where more would cost more than the shortage it spares: a higher price means fewer shortages and more waste.",
-		Range: "0.01 to 10000000",
-		codec: number(0.01, 1e7, func(p *Parameters) *float64 { return &p.ShortagePrice }),
+		Range: fmt.Sprintf("%v to %.0f", MinShortagePrice, MaxShortagePrice),
+		codec: number(MinShortagePrice, MaxShortagePrice, func(p *Parameters) *float64 { return &p.ShortagePrice }),
 	}, {
 		Name: "release", Type: "choice", Default: string(ByHold), Example: string(ByForecast), Scopes: everywhere,
 		Doc:   "What lets the allocation of a VM with a shadow shrink: forecast, as soon as its forecast says that less is enough, and for as long as it proves right; hold, only when demand stayed low for the time of hold.",

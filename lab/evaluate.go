@@ -13,7 +13,7 @@ import (
 	"sync"
 
 	"github.com/gnomon-vm/gnomon"
-	"github.com/gnomon-vm/gnomon/core/plan"
+	"github.com/gnomon-vm/gnomon/config"
 )
 
 // Evaluation says what to play.
@@ -91,7 +91,7 @@ func (e Evaluation) choose() ([]policy, error) {
 			continue
 		}
 		for _, k := range knobs {
-			if math.IsNaN(k) || math.IsInf(k, 0) || chosen[i].Name == "gnomon" && !(k >= plan.MinPrice && k <= plan.MaxPrice) {
+			if math.IsNaN(k) || math.IsInf(k, 0) || chosen[i].Name == "gnomon" && !(k >= config.MinShortagePrice && k <= config.MaxShortagePrice) {
 				return nil, fmt.Errorf("knob %v of policy %s: want a number as in its sweep, %v", k, chosen[i].Name, chosen[i].Sweep)
 			}
 		}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
@@ -147,7 +148,7 @@ type Settings struct {
 	PredictionHorizon  time.Duration
 	Thresholds         gnomon.Resources
 	Model              string        // auto or a model's name
-	Price              float64       // of shortage, 0.01 to 1e7
+	Price              float64       // of shortage, above 0
 	Season             time.Duration // 0 to find it
 }
 
@@ -170,7 +171,7 @@ func SettingsFrom(m *agentpb.Settings) (Settings, error) {
 		return Settings{}, fmt.Errorf("%w: settings: interval %v, horizon %v, season %v",
 			ErrMalformed, s.MonitoringInterval, s.PredictionHorizon, s.Season)
 	}
-	if !(s.Price >= 0.01 && s.Price <= 1e7) {
+	if !(s.Price > 0 && s.Price <= math.MaxFloat64) {
 		return Settings{}, fmt.Errorf("%w: settings: price %v", ErrMalformed, s.Price)
 	}
 	// A host of another version may know more resources, or fewer.

@@ -93,6 +93,7 @@ func TestAnswerAndSettingsComeBack(t *testing.T) {
 		"short horizon": func(s *Settings) { s.PredictionHorizon = time.Millisecond },
 		"price 0":       func(s *Settings) { s.Price = 0 },
 		"price NaN":     func(s *Settings) { s.Price = math.NaN() },
+		"price endless": func(s *Settings) { s.Price = math.Inf(1) },
 	} {
 		bad := settings
 		spoil(&bad)

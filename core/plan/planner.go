@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/config"
 	"github.com/gnomon-vm/gnomon/core/forecast"
 )
 
@@ -27,9 +28,6 @@ const (
 	// meanFade is how many samples the mean allocation reaches back.
 	meanFade = 500
 
-	// MinPrice and MaxPrice bound Settings.Price.
-	MinPrice, MaxPrice = 0.01, 1e7
-
 	maxInterval = 24 * time.Hour
 	maxHorizon  = 366 * 24 * time.Hour
 )
@@ -44,7 +42,7 @@ type Settings struct {
 	Horizon   time.Duration    // at least Interval, at most a year; counted in whole intervals, rounded up
 	Season    time.Duration    // 0 to find it; so does one that the forecaster cannot take, such as a day
 	Model     string           // a name from forecast.Models
-	Price     float64          // of a second of shortage, in seconds of the VM's mean allocation: 0.01 to 1e7
+	Price     float64          // of a second of shortage, in seconds of the VM's mean allocation, within config's bounds
 	Threshold gnomon.Resources // not negative
 }
 
@@ -73,8 +71,8 @@ func (s Settings) validate() error {
 	if s.Season < 0 {
 		return fmt.Errorf("season %v: want 0 or more", s.Season)
 	}
-	if !(s.Price >= MinPrice && s.Price <= MaxPrice) {
-		return fmt.Errorf("price %v: want %v to %v", s.Price, MinPrice, MaxPrice)
+	if !(s.Price >= config.MinShortagePrice && s.Price <= config.MaxShortagePrice) {
+		return fmt.Errorf("price %v: want %v to %v", s.Price, config.MinShortagePrice, config.MaxShortagePrice)
 	}
 	for r := range gnomon.AllResources() {
 		if s.Threshold[r] < 0 {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/gnomon-vm/gnomon/config"
 	"pgregory.net/rapid"
 )
 
@@ -71,7 +72,7 @@ func TestSizeProperties(t *testing.T) {
 			v += value.Draw(t, "rise")
 		}
 		scale := 1 + value.Draw(t, "scale")
-		price := rapid.Float64Range(MinPrice, MaxPrice).Draw(t, "price")
+		price := rapid.Float64Range(config.MinShortagePrice, config.MaxShortagePrice).Draw(t, "price")
 		a, short := size(o, o, 0.1, scale, price)
 		if !(a >= 0 && a <= o.ceiling) || !(short >= 0 && short <= 1) {
 			t.Fatalf("%v, short with %v: want 0 to %v, and a probability", a, short, o.ceiling)
