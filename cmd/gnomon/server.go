@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/gnomon-vm/gnomon/wire/serverpb/serverpbconnect"
 	"github.com/spf13/cobra"
 )
@@ -56,6 +57,15 @@ const apiTimeout = 15 * time.Second
 
 // callServer calls the management server at an address.
 func callServer(ctx context.Context, address string, f func(context.Context, serverpbconnect.ManagementServiceClient) error) error {
+	return call(ctx, address, serverpbconnect.NewManagementServiceClient, f)
+}
+
+// callAccess is callServer for who may use the server.
+func callAccess(ctx context.Context, address string, f func(context.Context, serverpbconnect.AccessServiceClient) error) error {
+	return call(ctx, address, serverpbconnect.NewAccessServiceClient, f)
+}
+
+func call[C any](ctx context.Context, address string, service func(connect.HTTPClient, string, ...connect.ClientOption) C, f func(context.Context, C) error) error {
 	client, base, err := reach(address)
 	if err != nil {
 		return err
@@ -63,7 +73,7 @@ func callServer(ctx context.Context, address string, f func(context.Context, ser
 	defer client.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	return f(ctx, serverpbconnect.NewManagementServiceClient(client, base))
+	return f(ctx, service(client, base))
 }
 
 // serverNames completes names that the management server knows.
@@ -111,16 +121,4 @@ func vmNames(ctx context.Context, c serverpbconnect.ManagementServiceClient) (na
 		names = append(names, a.GetVmName())
 	}
 	return names, nil
-}
-
-// callAccess is callServer for who may use the server.
-func callAccess(ctx context.Context, address string, f func(context.Context, serverpbconnect.AccessServiceClient) error) error {
-	client, base, err := reach(address)
-	if err != nil {
-		return err
-	}
-	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	return f(ctx, serverpbconnect.NewAccessServiceClient(client, base))
 }
