@@ -85,12 +85,7 @@ func configGetCommand(server *string) *cobra.Command {
 		Short: "Show the parameters in effect, and where each comes from",
 		Example: `  gnomon config get --vm web1
   gnomon config get predictionHorizon --account acme`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usagef("want at most one KEY, got %d arguments", len(args))
-			}
-			return nil
-		},
+		Args:              atMostOne("KEY"),
 		ValidArgsFunction: completeKeys(""),
 	}
 	scope := addScopeFlags(cmd, server)
@@ -196,15 +191,6 @@ func configUnsetCommand(server *string) *cobra.Command {
 		return setConfig(cmd, *server, &serverpb.SetConfigRequest{Scope: scope, Values: values, Comment: *comment}, *output)
 	}
 	return cmd
-}
-
-func atLeastOne(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return usagef("want at least one %s; see %q", what, cmd.CommandPath()+" --help")
-		}
-		return nil
-	}
 }
 
 func setConfig(cmd *cobra.Command, server string, req *serverpb.SetConfigRequest, output string) error {

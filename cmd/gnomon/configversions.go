@@ -235,12 +235,7 @@ func configExplainCommand(server *string) *cobra.Command {
 		Short: "Show each value in effect, every layer that sets it, and who set it when",
 		Example: `  gnomon config explain web1
   gnomon config explain --account acme`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usagef("want at most one VM, got %d arguments", len(args))
-			}
-			return nil
-		},
+		Args:              atMostOne("VM"),
 		ValidArgsFunction: serverNames(server, vmNames),
 	}
 	scope := addScopeFlags(cmd, server)

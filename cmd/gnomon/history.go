@@ -113,12 +113,7 @@ func historyPlotCommand(url *string) *cobra.Command {
 		Short: "Draw usage, demand, forecast and allocation of VMs, as SVG or PNG",
 		Example: `  gnomon history plot db --last 1h --out db.png
   gnomon history plot web-1 web-2 --resource cpu,memory --out web.svg`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef("want the name or ID of a VM; see %q", cmd.CommandPath()+" --help")
-			}
-			return nil
-		},
+		Args: atLeastOne("VM"),
 	}
 	cmd.Flags().StringSliceVar(&resources, "resource", nil, "resources to draw: cpu,memory,disk,network (default: all)")
 	cmd.Flags().StringVar(&last, "last", "10m", "length of the time, like 10m or 2d")

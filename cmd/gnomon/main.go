@@ -167,3 +167,22 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			len(names), strings.Join(names, " "), len(args), cmd.CommandPath()+" --help")
 	}
 }
+
+// atLeastOne and atMostOne say how many arguments of a kind are wanted.
+func atLeastOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("want at least one %s; see %q", what, cmd.CommandPath()+" --help")
+		}
+		return nil
+	}
+}
+
+func atMostOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usagef("want at most one %s, got %d arguments; see %q", what, len(args), cmd.CommandPath()+" --help")
+		}
+		return nil
+	}
+}

@@ -19,12 +19,7 @@ func replayCommand() *cobra.Command {
 order of the files or folders given, and prints its decisions: always the same
 ones. A recording keeps the latest 16 files of 64 MiB; of an older VM's beginning
 nothing is known then, and it is left out.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef("want the recording's folder or files, got none; see %q", cmd.CommandPath()+" --help")
-			}
-			return nil
-		},
+		Args: atLeastOne("folder or file of a recording"),
 	}
 	output := addOutputFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
