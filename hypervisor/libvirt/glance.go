@@ -14,17 +14,11 @@ import (
 // Glance returns what the counters of a VM tell of one resource. CPU and
 // network are the kernel's and take microseconds; memory and disk are QEMU's.
 func (d *Driver) Glance(ctx context.Context, id gnomon.VMID, r gnomon.Resource) (hypervisor.Counters, error) {
-	uuid, err := parseUUID(id)
-	if err != nil {
-		return hypervisor.Counters{}, hypervisor.ErrGone
-	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	dm := d.remembered(uuid)
-	if dm == nil {
-		if dm, err = d.lookup(ctx, id); err != nil {
-			return hypervisor.Counters{}, err
-		}
+	dm, err := d.domainOf(ctx, id)
+	if err != nil {
+		return hypervisor.Counters{}, err
 	}
 	c, err := d.glance(ctx, dm, r)
 	if err != nil {

@@ -80,17 +80,11 @@ func (d *Driver) tapStats(ids []gnomon.VMID) (map[string]shaper.Stats, error) {
 }
 
 func (d *Driver) read(ctx context.Context, id gnomon.VMID, taps map[string]shaper.Stats) (hypervisor.Counters, error) {
-	uuid, err := parseUUID(id)
-	if err != nil {
-		return hypervisor.Counters{}, hypervisor.ErrGone
-	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	dm := d.remembered(uuid)
-	if dm == nil {
-		if dm, err = d.lookup(ctx, id); err != nil {
-			return hypervisor.Counters{}, err
-		}
+	dm, err := d.domainOf(ctx, id)
+	if err != nil {
+		return hypervisor.Counters{}, err
 	}
 	record, err := d.stats(ctx, dm)
 	if err != nil {
@@ -113,6 +107,18 @@ func (d *Driver) read(ctx context.Context, id gnomon.VMID, taps map[string]shape
 		return hypervisor.Counters{}, d.goneOr(ctx, dm.Domain, err)
 	}
 	return c, nil
+}
+
+// domainOf returns a VM's domain, asking libvirt if nothing is kept of it.
+func (d *Driver) domainOf(ctx context.Context, id gnomon.VMID) (*domain, error) {
+	uuid, err := parseUUID(id)
+	if err != nil {
+		return nil, hypervisor.ErrGone
+	}
+	if dm := d.remembered(uuid); dm != nil {
+		return dm, nil
+	}
+	return d.lookup(ctx, id)
 }
 
 // remembered returns what is kept of the domain, if anything.
