@@ -30,37 +30,23 @@ func (w *Writer) runBuffered() {
 	<-sent
 }
 
-// collect hands batches on until the Writer is to stop and its queue is empty.
+// collect hands batches on until there are no more.
 func (w *Writer) collect(direct chan<- numbered, kept chan<- struct{}) {
-	tick := time.NewTicker(w.opts.Interval)
-	defer tick.Stop()
-	for {
-		stopping := false
-		select {
-		case <-tick.C:
-		case <-w.wake:
-		case <-w.stop:
-			stopping = true
-		}
-		for points := w.take(); len(points) > 0; points = w.take() {
-			b := numbered{w.opts.Buffer.reserve(), points}
-			if w.opts.Buffer.empty() {
-				select {
-				case direct <- b:
-					continue
-				default: // it is busy
-				}
-			}
-			w.keep(b)
+	w.batches(func(points []Point) {
+		b := numbered{w.opts.Buffer.reserve(), points}
+		if w.opts.Buffer.empty() {
 			select {
-			case kept <- struct{}{}:
-			default:
+			case direct <- b:
+				return
+			default: // it is busy
 			}
 		}
-		if stopping {
-			return
+		w.keep(b)
+		select {
+		case kept <- struct{}{}:
+		default:
 		}
-	}
+	})
 }
 
 // keep puts a batch into the buffer.

@@ -136,7 +136,8 @@ func (w *Writer) Write(points ...Point) {
 }
 
 // Close stores what is queued and stops. When ctx ends first, what is left stays
-// in the buffer, or is dropped without one, and ctx's error is returned. Points written after Close are dropped.
+// in the buffer, or is dropped without one, and ctx's error is returned. Points
+// written after Close are dropped.
 func (w *Writer) Close(ctx context.Context) error {
 	w.mu.Lock()
 	if !w.closed {
@@ -175,6 +176,12 @@ func (w *Writer) drop(reason string, n int) {
 
 func (w *Writer) run() {
 	defer close(w.done)
+	w.batches(w.store)
+}
+
+// batches calls f for each batch as it is due, until the Writer is to stop and
+// its queue is empty.
+func (w *Writer) batches(f func([]Point)) {
 	tick := time.NewTicker(w.opts.Interval)
 	defer tick.Stop()
 	for {
@@ -186,7 +193,7 @@ func (w *Writer) run() {
 			stopping = true
 		}
 		for batch := w.take(); len(batch) > 0; batch = w.take() {
-			w.store(batch)
+			f(batch)
 		}
 		if stopping {
 			return
