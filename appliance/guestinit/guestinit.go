@@ -1,11 +1,12 @@
 //go:build linux
 
 // Package guestinit is what every init of gnomon's own guests needs: mounts,
-// kernel modules, virtio ports, power-off. It is the counterpart, inside the
+// kernel modules, virtio ports, what memory there is, power-off. It is the counterpart, inside the
 // guest, of package appliance.
 package guestinit
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -115,6 +116,26 @@ func parameter(cmdline, key string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Available returns the kernel's estimate of what can be used without
+// swapping, in bytes; 0 where it cannot be read.
+func Available() int64 {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), "MemAvailable:"); ok {
+			var kib int64
+			if _, err := fmt.Sscan(rest, &kib); err != nil {
+				return 0
+			}
+			return kib << 10
+		}
+	}
+	return 0
 }
 
 // PowerOff syncs and switches the guest off. It returns only on failure.

@@ -39,3 +39,9 @@ func TestParameter(t *testing.T) {
 		}
 	}
 }
+
+func TestAvailable(t *testing.T) {
+	if got := Available(); got < 1<<20 || got%1024 != 0 {
+		t.Errorf("%d bytes are available, want at least a MiB in whole KiB", got)
+	}
+}

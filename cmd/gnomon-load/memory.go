@@ -3,16 +3,15 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/appliance/guestinit"
 	"github.com/gnomon-vm/gnomon/demo/workload"
 )
 
@@ -71,7 +70,7 @@ var errLate = errors.New("no memory before the burst ended")
 // take maps and touches one piece, waiting until there is room for it.
 func (g *generator) take(deadline time.Duration) ([]byte, error) {
 	for ; g.now() < deadline; time.Sleep(spareWait) {
-		if available() < piece+spare {
+		if guestinit.Available() < piece+spare {
 			continue
 		}
 		m, err := unix.Mmap(-1, 0, piece, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
@@ -88,24 +87,4 @@ func (g *generator) take(deadline time.Duration) ([]byte, error) {
 		return m, nil
 	}
 	return nil, errLate
-}
-
-// available returns the kernel's estimate of what can be used without
-// swapping, in bytes; 0 where it cannot be read.
-func available() int64 {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), "MemAvailable:"); ok {
-			var kib int64
-			if _, err := fmt.Sscan(rest, &kib); err != nil {
-				return 0
-			}
-			return kib << 10
-		}
-	}
-	return 0
 }

@@ -3,14 +3,14 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gnomon-vm/gnomon/appliance/guestinit"
 )
 
 const (
@@ -35,7 +35,7 @@ func hold(bytes int64) (waited time.Duration, err error) {
 	}()
 	for range bytes / piece {
 		begun := time.Now()
-		for available() < piece+spare {
+		for guestinit.Available() < piece+spare {
 			if time.Since(begun) > patience {
 				return waited, errors.New("no memory in time")
 			}
@@ -52,22 +52,4 @@ func hold(bytes int64) (waited time.Duration, err error) {
 		}
 	}
 	return waited, nil
-}
-
-// available returns the kernel's estimate of what can be used without swapping,
-// in bytes; 0 where it cannot be read.
-func available() int64 {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), "MemAvailable:"); ok {
-			var kib int64
-			_, _ = fmt.Sscan(rest, &kib)
-			return kib << 10
-		}
-	}
-	return 0
 }
