@@ -28,26 +28,15 @@ func TestReleasesEndWithDemand(t *testing.T) {
 				}
 			}
 		}
-		vm := rapid.SampledFrom(w.with.ids())
 		t.Repeat(map[string]func(*rapid.T){
-			"propose": func(t *rapid.T) {
-				id := vm.Draw(t, "vm")
-				w.seq++
-				p := drawProposal(t, id, 1, w.seq, w.with.now)
-				w.with.step(gnomon.Event{Proposed: &p})
-				w.with.settle()
-			},
+			"propose": w.propose,
 			"sample": func(t *rapid.T) {
-				id := vm.Draw(t, "vm")
-				usage, demand, starved := drawDemand(t)
-				w.usage[id], w.demand[id] = usage, demand
-				w.pass(time.Second)
-				w.both(func(h *world, _ bool) { h.sample(id, usage, demand, starved) })
+				id := w.sample(t)
 				least("after a sample", func(other gnomon.VMID, r gnomon.Resource, alone int64) int64 {
 					if other != id {
 						return 0
 					}
-					return min(alone, demand[r])
+					return min(alone, w.demand[id][r])
 				})
 			},
 			"end": func(t *rapid.T) {

@@ -64,6 +64,25 @@ func (w *twin) pass(d time.Duration) {
 	}
 }
 
+// propose has a VM's agent ask for something.
+func (w *twin) propose(t *rapid.T) {
+	id := rapid.SampledFrom(w.with.ids()).Draw(t, "vm")
+	w.seq++
+	p := drawProposal(t, id, 1, w.seq, w.with.now)
+	w.with.step(gnomon.Event{Proposed: &p})
+	w.with.settle()
+}
+
+// sample has a VM demand something else, after a second, and returns which.
+func (w *twin) sample(t *rapid.T) gnomon.VMID {
+	id := rapid.SampledFrom(w.with.ids()).Draw(t, "vm")
+	usage, demand, starved := drawDemand(t)
+	w.usage[id], w.demand[id] = usage, demand
+	w.pass(time.Second)
+	w.both(func(h *world, _ bool) { h.sample(id, usage, demand, starved) })
+	return id
+}
+
 // run plays a random stream and calls check after each step of it.
 func (w *twin) run(check func(id gnomon.VMID, r gnomon.Resource, with, alone int64)) {
 	vm := rapid.SampledFrom(w.with.ids())
@@ -75,20 +94,8 @@ func (w *twin) run(check func(id gnomon.VMID, r gnomon.Resource, with, alone int
 				}
 			}
 		},
-		"propose": func(t *rapid.T) {
-			id := vm.Draw(t, "vm")
-			w.seq++
-			p := drawProposal(t, id, 1, w.seq, w.with.now)
-			w.with.step(gnomon.Event{Proposed: &p})
-			w.with.settle()
-		},
-		"sample": func(t *rapid.T) {
-			id := vm.Draw(t, "vm")
-			usage, demand, starved := drawDemand(t)
-			w.usage[id], w.demand[id] = usage, demand
-			w.pass(time.Second)
-			w.both(func(h *world, _ bool) { h.sample(id, usage, demand, starved) })
-		},
+		"propose": w.propose,
+		"sample":  func(t *rapid.T) { w.sample(t) },
 		"demand": func(t *rapid.T) {
 			id := vm.Draw(t, "vm")
 			_, levels, _ := drawDemand(t)
