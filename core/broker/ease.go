@@ -74,7 +74,10 @@ func (b *Broker) sampledEased(l *line, s gnomon.Sample, base int64) {
 	if need > l.allocated() {
 		l.ease.short = true
 		l.ease.level = max(l.ease.level, l.bound(max(need+need/reliefPart, l.allocated()+l.allocated()/reliefStep)))
-		b.demand(l, need, max(base, l.base), "demand "+l.format(need))
+		was, steady := l.base, l.steady
+		if b.demand(l, need, base, "demand "+l.format(need)); base <= was {
+			l.steady = steady
+		}
 	} else if base != l.base {
 		if base > l.base {
 			l.steady = b.now

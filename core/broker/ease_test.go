@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -100,5 +101,31 @@ func TestForecastsThatFailAreDoubted(t *testing.T) {
 	}
 	if short == 0 || short > 8*minutes {
 		t.Errorf("short in %d of %d intervals, want some and at most %d", short, 60*minutes, 8*minutes)
+	}
+}
+
+// What the standard path would hold follows demand alone, also while demand
+// exceeds what a forecast said was enough.
+func TestReleasesLeaveTheBaseAlone(t *testing.T) {
+	var bases [2][]int64
+	for i, release := range []bool{true, false} {
+		w := newWorld(t)
+		w.setCapacity(gnomon.Resources{gnomon.CPU: 8000})
+		w.found(gnomon.Found{VM: gnomon.VM{ID: "a", Limits: gnomon.SetOf(gnomon.CPU), Ceiling: gnomon.Resources{gnomon.CPU: 1100}},
+			Policy: gnomon.Policy{Shadow: true, HeadroomPercent: 100, Release: release}})
+		w.step(gnomon.Event{Attached: &gnomon.Attached{VM: "a", Session: 1}})
+		for seq, demand := range []int64{500, 200, 600} {
+			w.now = w.now.Add(time.Second)
+			level := gnomon.Resources{gnomon.CPU: demand}
+			w.sample("a", level, level, [gnomon.NumResources]time.Duration{})
+			w.settle()
+			bases[i] = append(bases[i], state(w.b, "a", gnomon.CPU).Base)
+			w.step(gnomon.Event{Proposed: &gnomon.Proposal{VM: "a", Session: 1, Seq: uint64(seq) + 1, At: w.now,
+				Wants: []gnomon.Want{{Resource: gnomon.CPU, Enough: 1}}}})
+			w.settle()
+		}
+	}
+	if !slices.Equal(bases[0], bases[1]) {
+		t.Errorf("bases of %v where forecasts release, %v where not", bases[0], bases[1])
 	}
 }
