@@ -27,6 +27,11 @@ const (
 	leastRoom   = 96 << 10 // bytes: a segment as a guest offloads it, and a half
 )
 
+// leastPast is the least recent past that says how much a vCPU needs. One that
+// woke just before its quota was used up, by another, is told of that much
+// later: the scheduler's sums and the programs' clock are some 10 µs apart.
+const leastPast = 2 * time.Millisecond
+
 // kernel is the source of programs in the kernel.
 type kernel struct {
 	objects kernelObjects
@@ -113,6 +118,8 @@ func (k *kernel) Close() error {
 func (k *kernel) read() {
 	defer close(k.done)
 	defer close(k.onsets)
+	var later sync.WaitGroup
+	defer later.Wait()
 	var record ringbuf.Record
 	for {
 		if err := k.reader.ReadInto(&record); err != nil {
@@ -122,15 +129,38 @@ func (k *kernel) read() {
 		if !told.decode(record.RawSample) {
 			continue
 		}
-		o, ok := k.onset(told)
-		if !ok {
-			continue
-		}
-		select {
-		case k.onsets <- o:
-		default:
+		if gnomon.Resource(told.Resource) != gnomon.CPU || time.Duration(told.Interval) >= leastPast {
+			k.deliver(told)
+		} else if t, ok := k.thread(int(told.Thread)); ok {
+			later.Go(func() { k.deliverLater(told, t) })
 		}
 	}
+}
+
+func (k *kernel) deliver(told kernelOnset) {
+	o, ok := k.onset(told)
+	if !ok {
+		return
+	}
+	select {
+	case k.onsets <- o:
+	default:
+	}
+}
+
+// deliverLater delivers the onset of a thread, read when it was told, once there
+// is enough of its past.
+func (k *kernel) deliverLater(told kernelOnset, before kernelThread) {
+	time.Sleep(leastPast - since(monotonic(), before.Older.At))
+	t, ok := k.thread(int(told.Thread))
+	if !ok {
+		return
+	}
+	t.Older = before.Older
+	told.At = monotonic()
+	past, run, wait := t.past(told.At)
+	told.Interval, told.Run, told.Wait = uint64(past), uint64(run), uint64(wait)
+	k.deliver(told)
 }
 
 var causes = map[uint32]Cause{1: Throttled, 2: Queued, 3: Faults, 4: MajorFaults, 5: Reclaim, 6: Rate}
@@ -151,7 +181,8 @@ func (k *kernel) onset(told kernelOnset) (Onset, bool) {
 		At: time.Now().Add(-since(now, told.At)),
 	}
 	if o.Resource == gnomon.CPU {
-		o.Interval, o.Run, o.Wait = time.Duration(told.Interval), time.Duration(told.Run), time.Duration(told.Wait)
+		o.Interval = time.Duration(told.Interval)
+		o.add(1, o.Interval, time.Duration(told.Run), time.Duration(told.Wait))
 		k.others(f, told, &o)
 	}
 	return o, true
@@ -160,20 +191,14 @@ func (k *kernel) onset(told kernelOnset) (Onset, bool) {
 // others adds the other vCPUs to the onset of one, each at the rates of its own
 // recent past.
 func (k *kernel) others(f *followed, told kernelOnset, o *Onset) {
-	const leastPast = time.Millisecond
 	for _, tid := range f.VCPUs {
 		if uint32(tid) == told.Thread {
 			continue
 		}
-		t, ok := k.thread(tid)
-		if !ok {
-			continue
+		if t, ok := k.thread(tid); ok {
+			past, run, wait := t.past(told.At)
+			o.add(1, max(past, leastPast), run, wait)
 		}
-		run, wait := t.times(told.At)
-		past := max(since(told.At, t.Older.At), leastPast)
-		share := float64(o.Interval) / float64(past)
-		o.Run += time.Duration(share * float64(run-min(run, time.Duration(t.Older.Run))))
-		o.Wait += time.Duration(share * float64(wait-min(wait, time.Duration(t.Older.Wait))))
 	}
 }
 
@@ -193,6 +218,13 @@ func (t *kernelThread) times(now uint64) (run, wait time.Duration) {
 		wait += since(now, t.At)
 	}
 	return run, wait
+}
+
+// past is how long the thread's recent past is at that time, and how long it ran
+// and waited in it.
+func (t *kernelThread) past(now uint64) (past, run, wait time.Duration) {
+	run, wait = t.times(now)
+	return since(now, t.Older.At), max(0, run-time.Duration(t.Older.Run)), max(0, wait-time.Duration(t.Older.Wait))
 }
 
 // thread reads what is known of a thread; false if it is not known, or has done

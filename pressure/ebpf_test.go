@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,6 +64,27 @@ func noneOf(t *testing.T, s Source, r gnomon.Resource, why string) {
 		case <-deadline:
 			return
 		}
+	}
+}
+
+// A vCPU that wakes when others of its group have used the quota up has hardly a
+// recent past to tell of.
+func TestThrottledByOthers(t *testing.T) {
+	s, v, other := openEBPF(t), startVCPU(t), startVCPU(t)
+	v.write(t, "cgroup.procs", strconv.Itoa(other.pid))
+	v.limit(t)
+	if err := s.Follow(Subject{VM: watched, Process: v.pid, VCPUs: []int{v.tid}}); err != nil {
+		t.Fatal(err)
+	}
+	other.compute(t, time.Minute)
+	for range 3 {
+		v.compute(t, 200*time.Millisecond)
+		o := await(t, s, monotonic())
+		if o.Interval < leastPast || o.Run+o.Wait > o.Interval {
+			t.Errorf("ran %v and waited %v of %v, want at most all of at least %v", o.Run, o.Wait, o.Interval, leastPast)
+		}
+		v.compute(t, 0)
+		drain(s) // and lets it sleep for longer than anything is remembered
 	}
 }
 
@@ -179,17 +201,17 @@ func TestTimesAgreeWithTheScheduler(t *testing.T) {
 	v.compute(t, 0) // and then it sleeps
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		got, _ := s.CPU(watched)
+		got, _ := s.(*kernel).thread(v.tid)
 		want, err := schedstat(v.tid)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got.Run == want.run && got.Wait == want.wait {
-			t.Logf("ran %v and waited %v, exactly", got.Run, got.Wait)
-			return
+		if time.Duration(got.Run) == want.run && time.Duration(got.Wait) == want.wait {
+			t.Logf("ran %v and waited %v, exactly", want.run, want.wait)
+			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("CPU = %+v, the scheduler says %+v", got, want)
+			t.Fatalf("ran %d and waited %d ns, the scheduler says %+v", got.Run, got.Wait, want)
 		}
 	}
 }

@@ -97,8 +97,10 @@ func (l *looker) look(id gnomon.VMID) {
 		return
 	}
 	v.told = now
+	o := Onset{VM: id, Resource: gnomon.CPU, Cause: Queued, At: now, Interval: past}
+	o.add(len(v.threads), past, run, wait)
 	select {
-	case l.onsets <- Onset{VM: id, Resource: gnomon.CPU, Cause: Queued, At: now, Interval: past, Run: run, Wait: wait}:
+	case l.onsets <- o:
 	default:
 	}
 }

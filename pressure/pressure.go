@@ -30,8 +30,21 @@ type Onset struct {
 
 	// Interval ends at At. Of CPU it is the recent past of the vCPUs, a few
 	// milliseconds to a hundred, and Run and Wait are how long they ran, and
-	// were ready to run and did not, in sum. Of other resources it is 0.
+	// were ready to run and did not, in sum: together at most Interval a vCPU. Of
+	// other resources it is 0.
 	Interval, Run, Wait time.Duration
+}
+
+// add adds so many vCPUs that ran and waited for so long, in sum, within a recent
+// past of their own, at that rate. The clocks that these come of differ, but
+// must not make more than the whole of it.
+func (o *Onset) add(vcpus int, past, run, wait time.Duration) {
+	most := time.Duration(vcpus) * past
+	run = min(run, most)
+	wait = min(wait, most-run)
+	share := float64(o.Interval) / float64(past)
+	o.Run += time.Duration(share * float64(run))
+	o.Wait += time.Duration(share * float64(wait))
 }
 
 // Subject is where the host's kernel sees a VM.

@@ -38,8 +38,8 @@ func conforms(t *testing.T, s Source, v *vcpu) {
 	if o.VM != id || o.Resource != gnomon.CPU || o.Cause != Throttled && o.Cause != Queued {
 		t.Errorf("onset = %+v, want one of %s's CPU", o, id)
 	}
-	if o.Interval <= 0 || o.Run <= 0 || o.Run+o.Wait < o.Interval/4 || o.Run+o.Wait > 2*o.Interval {
-		t.Errorf("onset's recent past: ran %v and waited %v of %v, want about all of it", o.Run, o.Wait, o.Interval)
+	if o.Interval < leastPast || o.Run+o.Wait < o.Interval/4 || o.Run+o.Wait > o.Interval {
+		t.Errorf("onset's recent past: ran %v and waited %v of %v, want at least %v and a quarter to all of it", o.Run, o.Wait, o.Interval, leastPast)
 	}
 	if age := time.Since(o.At); age < 0 || age > 5*time.Second {
 		t.Errorf("onset is %v old", age)
@@ -59,6 +59,31 @@ func conforms(t *testing.T, s Source, v *vcpu) {
 	}
 	if _, open := <-s.Onsets(); open {
 		t.Error("the channel delivers after Close")
+	}
+}
+
+// Whatever the clocks say, nothing is more than its whole.
+func TestOnsetAddsVCPUs(t *testing.T) {
+	type times struct{ run, wait time.Duration }
+	for _, c := range []struct {
+		name            string
+		vcpus           int
+		past, run, wait time.Duration
+		want            times
+	}{
+		{"over the same time", 1, 40, 10, 20, times{10, 20}},
+		{"over twice the time", 1, 80, 10, 20, times{5, 10}},
+		{"over half the time", 1, 20, 5, 10, times{10, 20}},
+		{"several", 3, 40, 60, 50, times{60, 50}},
+		{"waited longer than there was", 1, 40, 6, 88, times{6, 34}},
+		{"ran longer than there was", 1, 40, 50, 88, times{40, 0}},
+		{"several, longer than there was", 2, 80, 100, 200, times{50, 30}},
+	} {
+		o := Onset{Interval: 40}
+		o.add(c.vcpus, c.past, c.run, c.wait)
+		if got := (times{o.Run, o.Wait}); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+		}
 	}
 }
 
