@@ -43,12 +43,16 @@ var rules = []rule{
 		"a model sees numbers only, so that it runs in the agent and in the laboratory alike"},
 	{"core/plan", []string{".", "config", "core/forecast", "core/pack"},
 		"a plan follows from forecast and parameters alone"},
+	{"core/placement", []string{"."},
+		"where a VM is to be follows from numbers of hosts and VMs, wherever they come from"},
 	{"core/ledger", []string{"."},
 		"the book's promises must hold whoever writes in it"},
 	{"core/broker", []string{".", "core/ledger"},
 		"the arbiter is one fold over events: it must replay from a recording without a forecaster"},
 
-	{"hypervisor/...", []string{".", "hypervisor/..."},
+	{"domainxml", []string{"."},
+		"a definition is read the same by the server, which runs no VM, and by the driver"},
+	{"hypervisor/...", []string{".", "domainxml", "hypervisor/..."},
 		"a driver reads and limits VMs; it decides nothing and knows no daemon"},
 
 	{"pressure", []string{"."},
@@ -91,8 +95,8 @@ var rules = []rule{
 		"who may call what follows from the caller and the method alone"},
 	{"server/hostlink", []string{"wire/...", "server/trust"},
 		"hosts keep the link without carrying the server's engine"},
-	{"server/...", []string{".", "config", "wire/...", "server/..."},
-		"the server knows configuration and associations, never a hypervisor"},
+	{"server/...", []string{".", "config", "core/placement", "domainxml", "wire/...", "server/..."},
+		"the server knows configuration, associations and definitions, never a hypervisor"},
 	{"host/...", []string{".", "config", "core/...", "hypervisor/...", "pressure", "shadow", "wire/...", "history", "server/hostlink"},
 		"the daemon carries decisions out; the server and the engines are behind their protocols"},
 

@@ -142,7 +142,7 @@ func (d *Daemon) linkLost(s *shadowVM, session uint64, err error) {
 		if v != nil {
 			v.restarts++
 		}
-		d.failed(s)
+		d.shadowFailed(s)
 		return
 	}
 	d.metrics.agentErrors.WithLabelValues("lost").Inc()

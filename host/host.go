@@ -42,6 +42,10 @@ type Options struct {
 	Pressure    pressure.Source
 	PressureWhy error
 
+	// Deployer starts the VMs that the server deploys here; nil for a host that
+	// deploys none.
+	Deployer hypervisor.Deployer
+
 	// Select chooses the VMs that are taken in without being enrolled.
 	Select Selection
 
@@ -122,6 +126,9 @@ type Daemon struct {
 	reported    string // digest of what the server knows
 	// shortReports is set when the server takes reports without what it knows.
 	shortReports bool
+	orders       map[orderKey]*order
+	queue        []orderKey // those that wait
+	carrying     *order     // the one under way
 	warmRetryAt  time.Time
 	swept        time.Time // when old states of agents were last removed
 }
@@ -144,6 +151,7 @@ func New(opt Options) (*Daemon, error) {
 		restoring:   map[gnomon.VMID]bool{},
 		ending:      map[gnomon.VMID]string{},
 		shadows:     map[string]*shadowVM{},
+		orders:      map[orderKey]*order{},
 		subscribers: map[*subscriber]struct{}{},
 		server:      "none",
 		started:     time.Now(),
@@ -154,6 +162,7 @@ func New(opt Options) (*Daemon, error) {
 			d.post(func() {
 				d.shortReports = s.GetShortReports()
 				d.instructed(desiredFrom(s))
+				d.ordered(s.GetOrders())
 			})
 		},
 		OnStatus: func(status string) { d.post(func() { d.serverStatus(status) }) },

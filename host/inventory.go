@@ -133,6 +133,7 @@ func (d *Daemon) listed(machines []hypervisor.Machine, err error) {
 	d.resizeShadows()
 	d.updateCapacity()
 	d.sweepStates()
+	d.tellAssociated(false)
 }
 
 // wanted reports whether a VM is to be taken in: an explicit choice goes

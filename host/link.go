@@ -21,6 +21,7 @@ func (d *Daemon) runLink(ctx context.Context) {
 	})
 	d.link.Run(ctx, &serverpb.WatchRequest{
 		Host: d.opt.Name, Version: d.opt.Version, Accel: d.opt.Accel, Capacity: capacity,
+		TakesOrders: d.opt.Deployer != nil,
 	})
 }
 
@@ -29,6 +30,9 @@ func (d *Daemon) serverStatus(status string) {
 		d.log.Info("server link", "status", status)
 	}
 	d.server, d.reported = status, ""
+	for _, o := range d.orders {
+		o.telling = false // what was told may be lost with the server
+	}
 }
 
 // instructed takes over what the server wants.

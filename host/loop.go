@@ -69,6 +69,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			d.tick()
 			d.reconcile()
 			d.report()
+			d.settle()
 			d.writeBook()
 		case <-d.wake.C:
 			d.tick()

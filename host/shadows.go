@@ -29,6 +29,7 @@ type shadowVM struct {
 	asking    bool         // a request for history is being answered
 	memory    agentMemory  // the exchange of states with it
 	says      pace         // of its log
+	waited    bool         // it was warm when its VM came
 	attached  bool         // the session is known to the broker
 	pushed    ring[pushed] // usage events sent, for matching proposals to them
 	heap      int64
@@ -143,6 +144,7 @@ func (d *Daemon) provide(v *vm) {
 	}
 	for _, s := range d.sortedShadows() {
 		if s.vm == "" && s.id != "" && !s.suspended && s.link != nil && s.account == v.machine.Account {
+			s.waited = true
 			d.associate(v, s)
 			d.log.Info("warm shadow taken", "shadow", s.name, "vm", v.machine.Name)
 			return
@@ -276,7 +278,7 @@ func (d *Daemon) startedShadow(s *shadowVM, m shadow.Machine, err error) {
 		d.metrics.shadowStarts.WithLabelValues("error").Inc()
 		d.log.Error("shadow not started", "shadow", s.name, "err", err)
 		delete(d.shadows, s.name)
-		d.failed(s)
+		d.shadowFailed(s)
 		return
 	}
 	d.metrics.shadowStarts.WithLabelValues("ok").Inc()
@@ -294,11 +296,12 @@ func (d *Daemon) startedShadow(s *shadowVM, m shadow.Machine, err error) {
 		d.connect(s)
 	}
 	d.report()
+	d.tellAssociated(false)
 }
 
-// failed schedules another shadow in place of s, later with each failure in a
+// shadowFailed schedules another shadow in place of s, later with each failure in a
 // row.
-func (d *Daemon) failed(s *shadowVM) {
+func (d *Daemon) shadowFailed(s *shadowVM) {
 	v := d.vms[s.vm]
 	if v == nil {
 		d.warmRetryAt = d.now.Add(maxShadowRetry / 6)
@@ -330,7 +333,7 @@ func (d *Daemon) shadowGone(id gnomon.VMID) {
 			d.log.Warn("shadow ended; it will be replaced", "shadow", s.name, "vm", v.machine.Name)
 			v.restarts++
 		}
-		d.failed(s)
+		d.shadowFailed(s)
 	}
 }
 

@@ -103,6 +103,12 @@ func (s *stateFile) enroll(id gnomon.VMID, in bool) error {
 	return nil
 }
 
+// unenroll drops the explicit choice for a VM.
+func (s *stateFile) unenroll(id gnomon.VMID) error {
+	delete(s.data.Enrolled, id)
+	return s.save()
+}
+
 // enrolled returns the explicit choice for a VM, if there is one.
 func (s *stateFile) enrolled(id gnomon.VMID) (in, explicit bool) {
 	in, explicit = s.data.Enrolled[id]

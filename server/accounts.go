@@ -63,13 +63,17 @@ func checkNewAccount(m *serverpb.CreateAccountRequest) error {
 	if err := checkAccountName(m.GetName()); err != nil {
 		return err
 	}
-	if len(m.GetRequestId()) > 64 {
-		return refuseField("request_id", "request_id: %d bytes, want at most 64", len(m.GetRequestId()))
-	}
-	if err := checkText("request_id", m.GetRequestId(), true); err != nil {
+	if err := checkRequestID(m.GetRequestId()); err != nil {
 		return err
 	}
 	return checkLabels("host_labels", m.GetHostLabels())
+}
+
+func checkRequestID(id string) error {
+	if len(id) > 64 {
+		return refuseField("request_id", "request_id: %d bytes, want at most 64", len(id))
+	}
+	return checkText("request_id", id, true)
 }
 
 // putAccount stores an account without what its host reports.

@@ -39,6 +39,11 @@ func withChange(ctx context.Context, who, procedure string) context.Context {
 	return context.WithValue(ctx, madeByKey{}, madeBy{who, path.Base(procedure)})
 }
 
+// withoutChange has what is committed in the context be left out of the log.
+func withoutChange(ctx context.Context) context.Context {
+	return context.WithValue(ctx, madeByKey{}, nil)
+}
+
 // logEntry is the stored form of one change.
 type logEntry struct {
 	At          time.Time    `json:"at"`

@@ -43,6 +43,11 @@ func (v *view) apply(e *clientv3.Event, c *concern) error {
 		err := change()
 		c.add(v.accounts[name].GetHost())
 		return err
+	case orderPrefix:
+		c.add(v.orders[name].GetHost())
+		err := change()
+		c.add(v.orders[name].GetHost())
+		return err
 	case onlinePrefix, hostConfig, identityPrefix:
 		c.add(name)
 	case accountConfig, vmConfig:

@@ -29,6 +29,7 @@ func (v *view) desired(host string) *serverpb.DesiredState {
 		ByVm:         map[string]*serverpb.Layer{},
 		Parts:        map[string]*serverpb.Part{},
 		ShortReports: true,
+		Orders:       v.ordersFor(host),
 	}
 	addAccount := func(name string) {
 		if l, ok := v.byAccount[name]; ok {

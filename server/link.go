@@ -161,7 +161,7 @@ func (s *Server) present(ctx context.Context, m *serverpb.WatchRequest) (*presen
 		s: s, host: m.GetHost(), session: session,
 		value: encodeJSON(online{Session: rand.Text(), Server: s.id}),
 		record: &serverpb.Host{
-			Name: m.GetHost(), Version: m.GetVersion(), Accel: m.GetAccel(), Capacity: m.GetCapacity(),
+			Name: m.GetHost(), Version: m.GetVersion(), Accel: m.GetAccel(), Capacity: m.GetCapacity(), TakesOrders: m.GetTakesOrders(),
 			LastSeenUnixNano: time.Now().UnixNano(),
 		},
 	}

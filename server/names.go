@@ -63,16 +63,6 @@ func checkLabels(field string, labels map[string]string) error {
 	return nil
 }
 
-// has tells whether a host has all of the labels.
-func (n notice) has(labels map[string]string) bool {
-	for key, value := range labels {
-		if n.Labels[key] != value {
-			return false
-		}
-	}
-	return true
-}
-
 func formatLabels(labels map[string]string) string {
 	var parts []string
 	for _, key := range slices.Sorted(maps.Keys(labels)) {

@@ -1,67 +1,92 @@
 package server
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
+	"errors"
 
 	"connectrpc.com/connect"
 
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/config"
+	"github.com/gnomon-vm/gnomon/core/placement"
 )
 
-// place returns the host that is best for one more account, and why: of those
-// connected, not cordoned and with the labels, the one with the smallest part
-// of its CPU or memory in use or predicted to be, counting the shadows that
-// accounts still wait for.
+// place returns the host that is best for one more account, and why.
 func (s *Server) place(v *view, labels map[string]string) (host, why string, err error) {
 	if len(v.online) == 0 {
 		return "", "", refuse(connect.CodeFailedPrecondition, "no host is connected to hold the account's shadow: start \"gnomon host\" on one first")
 	}
-	var names []string
-	for name := range v.online {
-		if _, ok := v.hosts[name]; ok && !v.notices[name].Cordoned && v.notices[name].has(labels) {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
+	best, why, err := placement.Place(s.candidates(v, ""), placement.Request{Labels: labels})
+	if errors.Is(err, placement.ErrNoHost) {
 		return "", "", refuse(connect.CodeFailedPrecondition, "no host that is connected and not cordoned has the labels %s: see \"gnomon host ls\"", formatLabels(labels))
 	}
-	loads := make(map[string]float64, len(names))
-	for _, name := range names {
-		loads[name] = v.load(name, s.freeOf(v, name), s.predictedOf(v, name))
-	}
-	best := slices.MinFunc(names, func(a, b string) int {
-		return cmp.Or(cmp.Compare(loads[a], loads[b]), cmp.Compare(len(v.designated[a]), len(v.designated[b])), cmp.Compare(a, b))
-	})
-	return best, fmt.Sprintf("%.0f%% of it is in use or predicted to be, the least of %d hosts", 100*loads[best], len(names)), nil
+	return best.Name, why, err
 }
 
-// load is the part of a host's CPU or memory, whichever is more, in use or
-// predicted to be.
-func (v *view) load(host string, free, predicted map[string]int64) float64 {
-	var waiting int64
-	for name := range v.designated[host] {
-		if v.warmth(v.accounts[name]) == "none" {
-			waiting++
+// candidates are the hosts that are connected, as placing sees them: for a VM
+// of an account, or for an account that is new.
+func (s *Server) candidates(v *view, account string) []placement.Host {
+	var hosts []placement.Host
+	for name := range v.online {
+		record, ok := v.hosts[name]
+		if !ok {
+			continue
+		}
+		n := v.notices[name]
+		hosts = append(hosts, placement.Host{
+			Name: name, Labels: n.Labels, Cordoned: n.Cordoned,
+			Capacity: resources(record.GetCapacity()), Taken: s.taken(v, name),
+			Mates: v.mates(account, name), Accounts: len(v.designated[name]),
+			Waits: v.accounts[account].GetHost() == name && v.warmth(v.accounts[account]) == "warm",
+		})
+	}
+	return hosts
+}
+
+// mates is how many VMs of an account a host runs, or is about to.
+func (v *view) mates(account, host string) int {
+	if account == "" {
+		return 0
+	}
+	n := v.spread[account][host]
+	for _, o := range v.ordersFor(host) {
+		if o.GetDeploy().GetAccount() == account {
+			n++
+		}
+	}
+	return n
+}
+
+// taken is what of a host is in use or predicted to be, whichever is more, with
+// the shadows that accounts still wait for, and the VMs that it is to start.
+func (s *Server) taken(v *view, host string) gnomon.Resources {
+	capacity, free := v.hosts[host].GetCapacity(), s.freeOf(v, host)
+	sum := resources(s.predictedOf(v, host))
+	for r := range gnomon.AllResources() {
+		if amount, ok := free[r.String()]; ok {
+			sum[r] = max(sum[r], capacity[r.String()]-amount)
 		}
 	}
 	p, _, _ := config.Merge(v.layers(scope{kind: config.Host, name: host})...)
-	worst := 0.0
-	for r, shadow := range map[gnomon.Resource]int64{gnomon.CPU: p.ShadowBase.CPU, gnomon.Memory: p.ShadowBase.Memory} {
-		capacity := v.hosts[host].GetCapacity()[r.String()]
-		if capacity <= 0 {
-			continue
+	for name := range v.designated[host] {
+		if v.warmth(v.accounts[name]) == "none" {
+			sum[gnomon.CPU] += p.ShadowBase.CPU
+			sum[gnomon.Memory] += p.ShadowBase.Memory
 		}
-		used := predicted[r.String()]
-		if amount, ok := free[r.String()]; ok {
-			used = max(used, capacity-amount)
-		}
-		used += waiting * shadow
-		worst = max(worst, float64(used)/float64(capacity))
 	}
-	return worst
+	for _, o := range v.ordersFor(host) {
+		if !o.GetDeploy().GetValidateOnly() {
+			sum = sum.Add(resources(o.GetDeploy().GetNeeds()))
+		}
+	}
+	return sum
+}
+
+// resources reads amounts by name; those of unknown names are left out.
+func resources(m map[string]int64) (a gnomon.Resources) {
+	for r := range gnomon.AllResources() {
+		a[r] = m[r.String()]
+	}
+	return a
 }
 
 // freeOf is what is free on a host, as last heard here, else as stored.

@@ -36,6 +36,9 @@ const (
 	reasonStoreFull     = "STORE_FULL"
 	reasonStoreAway     = "STORE_UNAVAILABLE"
 	reasonVersionGone   = "VERSION_NOT_KEPT"
+	reasonDefinition    = "INVALID_DEFINITION"
+	reasonOverCapacity  = "OVER_CAPACITY"
+	reasonNotInTime     = "NOT_IN_TIME"
 )
 
 // reasons are those of errors that have no more exact one.

@@ -14,6 +14,8 @@
 //	reports/HOST         what the host runs, as protobuf: associations, warm
 //	                     shadows, amounts free and predicted
 //	notices/HOST         what operators say of it: labels, cordoned
+//	orders/ID            what a host is to do once, and what became of it; under a
+//	                     lease
 //	config/global        layer of parameters: {"values": {KEY: VALUE}}
 //	config/account/NAME  layer
 //	config/host/NAME     layer

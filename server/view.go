@@ -31,6 +31,7 @@ const (
 	accountConfig = configPrefix + "account/"
 	hostConfig    = configPrefix + "host/"
 	vmConfig      = configPrefix + "vm/"
+	orderPrefix   = prefix + "orders/"
 	changePrefix  = prefix + "changes/" // not in the view
 )
 
@@ -78,6 +79,8 @@ type view struct {
 	byHost    map[string]layer
 	byVM      map[string]layer
 
+	orders map[string]*serverpb.OrderRecord // by id
+
 	identities map[string]identity
 	joinTokens map[string]joinToken
 	tokens     map[string]accessToken
@@ -86,6 +89,7 @@ type view struct {
 	designated map[string]map[string]bool // by host, its accounts
 	where      map[string][]string        // by VM id, the hosts that report it, sorted
 	spread     map[string]map[string]int  // by account and host, how many of its VMs are there
+	pending    map[string]map[string]bool // by host, its orders that are not settled
 }
 
 func newView() *view {
@@ -95,6 +99,7 @@ func newView() *view {
 		byAccount: map[string]layer{}, byHost: map[string]layer{}, byVM: map[string]layer{},
 		identities: map[string]identity{}, joinTokens: map[string]joinToken{}, tokens: map[string]accessToken{},
 		designated: map[string]map[string]bool{}, where: map[string][]string{}, spread: map[string]map[string]int{},
+		orders: map[string]*serverpb.OrderRecord{}, pending: map[string]map[string]bool{},
 	}
 }
 
@@ -163,6 +168,8 @@ func (v *view) put(kv *mvccpb.KeyValue) error {
 		return readJSON(kv.Value, v.notices, name)
 	case reportPrefix:
 		return v.putReport(kv.Value, name)
+	case orderPrefix:
+		return v.putOrder(kv.Value, name)
 	case onlinePrefix:
 		return readJSON(kv.Value, v.online, name)
 	case accountConfig:
@@ -204,6 +211,8 @@ func (v *view) remove(key string) {
 		delete(v.notices, name)
 	case reportPrefix:
 		v.dropReport(name)
+	case orderPrefix:
+		v.dropOrder(name)
 	case onlinePrefix:
 		delete(v.online, name)
 	case accountConfig:
@@ -224,7 +233,7 @@ func (v *view) remove(key string) {
 // splitKey returns what an entry is of, as its prefix, and whose it is. The
 // prefix is empty for keys of a newer version.
 func splitKey(key string) (kind, name string, err error) {
-	for _, p := range []string{reportPrefix, onlinePrefix, hostPrefix, accountPrefix, noticePrefix, accountConfig, hostConfig, vmConfig,
+	for _, p := range []string{reportPrefix, onlinePrefix, hostPrefix, accountPrefix, noticePrefix, orderPrefix, accountConfig, hostConfig, vmConfig,
 		identityPrefix, joinTokenPrefix, tokenPrefix} {
 		if rest, ok := strings.CutPrefix(key, p); ok {
 			name, err := url.PathUnescape(rest)

@@ -84,6 +84,7 @@ func TestViewFollows(t *testing.T) {
 		keyOf(accountPrefix, "a"):   {`{"name":"a","host":"h"}`},
 		keyOf(hostPrefix, "h"):      {`{"name":"h"}`, `{"name":"h","version":"2"}`},
 		keyOf(onlinePrefix, "h"):    {`{"session":"1"}`},
+		keyOf(orderPrefix, "o"):     {`{"host":"h","order":{"id":"o"}}`, `{"host":"h","order":{"id":"o"},"outcome":{}}`, `{"host":"g","order":{"id":"o"}}`},
 		keyOf(reportPrefix, "h"):    {report(), report("x"), report("x", "y")},
 		keyOf(reportPrefix, "g"):    {report("x"), report("z")},
 		keyOf(accountConfig, "a"):   {`{"values":{"hold":"2s"}}`},
@@ -123,7 +124,7 @@ func TestViewFollows(t *testing.T) {
 			}
 		}
 		if followed.guard != loaded.guard || !reflect.DeepEqual(followed.where, loaded.where) ||
-			!reflect.DeepEqual(followed.designated, loaded.designated) || !reflect.DeepEqual(followed.spread, loaded.spread) || !maps.Equal(followed.online, loaded.online) {
+			!reflect.DeepEqual(followed.designated, loaded.designated) || !reflect.DeepEqual(followed.spread, loaded.spread) || !reflect.DeepEqual(followed.pending, loaded.pending) || !maps.Equal(followed.online, loaded.online) {
 			t.Fatalf("%+v\n%+v", followed, loaded)
 		}
 	})
@@ -133,7 +134,9 @@ func TestViewFollows(t *testing.T) {
 func FuzzPut(f *testing.F) {
 	f.Add(uint8(0), `{"name":"a"}`)
 	f.Add(uint8(4), `{"values":{"hold":1}}`)
-	prefixes := []string{accountPrefix, hostPrefix, onlinePrefix, reportPrefix, accountConfig, hostConfig, vmConfig}
+	f.Add(uint8(7), `{"host":"n","order":{"id":"n","deploy":{"account":"n","needs":{"cpu":"1"}}}}`)
+	prefixes := []string{accountPrefix, hostPrefix, onlinePrefix, reportPrefix, accountConfig, hostConfig, vmConfig, orderPrefix}
+	s := &Server{}
 	f.Fuzz(func(t *testing.T, i uint8, value string) {
 		v := newView()
 		key := prefixes[int(i)%len(prefixes)] + "n"
@@ -141,7 +144,8 @@ func FuzzPut(f *testing.F) {
 		if d := v.desired("n"); d == nil {
 			t.Fatal(errors.New(fmt.Sprint("no state after ", value)))
 		}
-		_ = v.load("n", nil, nil)
+		_ = s.candidates(v, "n")
+		_ = s.taken(v, "n")
 		v.remove(key)
 	})
 }

@@ -57,21 +57,26 @@ const apiTimeout = 15 * time.Second
 
 // callServer calls the management server at an address.
 func callServer(ctx context.Context, address string, f func(context.Context, serverpbconnect.ManagementServiceClient) error) error {
-	return call(ctx, address, serverpbconnect.NewManagementServiceClient, f)
+	return callServerFor(ctx, apiTimeout, address, f)
+}
+
+// callServerFor is callServer for what takes longer.
+func callServerFor(ctx context.Context, limit time.Duration, address string, f func(context.Context, serverpbconnect.ManagementServiceClient) error) error {
+	return call(ctx, limit, address, serverpbconnect.NewManagementServiceClient, f)
 }
 
 // callAccess is callServer for who may use the server.
 func callAccess(ctx context.Context, address string, f func(context.Context, serverpbconnect.AccessServiceClient) error) error {
-	return call(ctx, address, serverpbconnect.NewAccessServiceClient, f)
+	return call(ctx, apiTimeout, address, serverpbconnect.NewAccessServiceClient, f)
 }
 
-func call[C any](ctx context.Context, address string, service func(connect.HTTPClient, string, ...connect.ClientOption) C, f func(context.Context, C) error) error {
+func call[C any](ctx context.Context, limit time.Duration, address string, service func(connect.HTTPClient, string, ...connect.ClientOption) C, f func(context.Context, C) error) error {
 	client, base, err := reach(address)
 	if err != nil {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return f(ctx, service(client, base))
 }

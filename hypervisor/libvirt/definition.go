@@ -10,20 +10,12 @@ import (
 	"libvirt.org/go/libvirtxml"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/domainxml"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 )
 
-// Namespace is the XML namespace of gnomon's element in a domain's metadata:
-// either
-//
-//	<gnomon:shadow for="UUID" account="NAME"/>
-//
-// on a shadow VM, where for="warm" is one that waits for its VM, or
-//
-//	<gnomon:account>NAME</gnomon:account>
-//
-// on an active VM. libvirt keeps one element of a namespace only.
-const Namespace = "https://gnomon.dev/xmlns/domain/1.0"
+// Namespace is that of gnomon's element in a domain's metadata.
+const Namespace = domainxml.Namespace
 
 // definition is what a running domain's XML tells. It is never changed.
 type definition struct {

@@ -29,6 +29,7 @@ var rules = map[string]Rule{
 	serverpbconnect.ManagementServiceListHostsProcedure:         {Role: Viewer},
 	serverpbconnect.ManagementServiceUpdateHostProcedure:        {Role: Operator, Changes: true},
 	serverpbconnect.ManagementServiceDeleteHostProcedure:        {Role: Operator, Changes: true},
+	serverpbconnect.ManagementServiceDeployVMProcedure:          {Role: Operator, Changes: true},
 	serverpbconnect.ManagementServiceListAssociationsProcedure:  {Role: Viewer, Accounts: true},
 	serverpbconnect.ManagementServiceGetConfigProcedure:         {Role: Viewer, Accounts: true},
 	serverpbconnect.ManagementServiceExplainConfigProcedure:     {Role: Viewer, Accounts: true},
@@ -40,6 +41,7 @@ var rules = map[string]Rule{
 
 	serverpbconnect.HostLinkServiceWatchProcedure:  {Role: Admin, Hosts: true},
 	serverpbconnect.HostLinkServiceReportProcedure: {Role: Admin, Hosts: true},
+	serverpbconnect.HostLinkServiceSettleProcedure: {Role: Admin, Hosts: true},
 
 	serverpbconnect.AccessServiceCreateJoinTokenProcedure: {Role: Admin, Changes: true},
 	serverpbconnect.AccessServiceListJoinTokensProcedure:  {Role: Admin},

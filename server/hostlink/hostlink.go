@@ -187,6 +187,17 @@ func reason(err error) string {
 	return err.Error()
 }
 
+// Settle tells the server in use what became of an order.
+func (l *Link) Settle(ctx context.Context, r *serverpb.SettleRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	client, url := l.current()
+	if _, err := serverpbconnect.NewHostLinkServiceClient(client, url).Settle(ctx, connect.NewRequest(r)); err != nil {
+		return fmt.Errorf("settle order: %w", err)
+	}
+	return nil
+}
+
 const reportTimeout = 10 * time.Second
 
 // ErrResend is returned when the server does not know what a report left out.

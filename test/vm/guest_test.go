@@ -47,7 +47,16 @@ type guest struct {
 // into its metadata. It does not wait for the guest.
 func bootGuest(t *testing.T, dir, name, account, tap string) *guest {
 	t.Helper()
-	g := &guest{name: name, id: uuid.NewString()}
+	g, definition := newGuest(t, dir, name, account, tap)
+	virsh(t, "create", definition)
+	g.open(t)
+	return g
+}
+
+// newGuest makes a guest's disk and definition, and starts nothing.
+func newGuest(t *testing.T, dir, name, account, tap string) (g *guest, definition string) {
+	t.Helper()
+	g = &guest{name: name, id: uuid.NewString()}
 	disk := filepath.Join(dir, name+".img")
 	if err := os.WriteFile(disk, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -55,14 +64,15 @@ func bootGuest(t *testing.T, dir, name, account, tap string) *guest {
 	if err := os.Truncate(disk, diskBytes); err != nil {
 		t.Fatal(err)
 	}
-	definition := filepath.Join(dir, name+".xml")
+	definition = filepath.Join(dir, name+".xml")
 	if err := os.WriteFile(definition, []byte(g.definition(t, dir, account, tap, disk)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = exec.Command("virsh", "-q", "destroy", name).Run() })
-	virsh(t, "create", definition)
-	g.open(t)
-	return g
+	t.Cleanup(func() {
+		_ = exec.Command("virsh", "-q", "destroy", name).Run()
+		_ = exec.Command("virsh", "-q", "undefine", name).Run() // if it was deployed
+	})
+	return g, definition
 }
 
 func (g *guest) definition(t *testing.T, dir, account, tap, disk string) string {

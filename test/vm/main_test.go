@@ -113,6 +113,7 @@ func sweep(chosen func(pid int) bool) {
 		_ = endShadows(dir)
 		for _, name := range domainsIn(dir) {
 			_ = exec.Command("virsh", "-q", "destroy", name).Run()
+			_ = exec.Command("virsh", "-q", "undefine", name).Run()
 		}
 		_ = syscall.Unmount(filepath.Join(dir, "small"), syscall.MNT_DETACH)
 		_ = os.RemoveAll(dir)
@@ -136,10 +137,10 @@ func processesIn(dir string) (pids []int) {
 	return pids
 }
 
-// domainsIn returns the running domains whose definition names a path below
+// domainsIn returns the domains, running or not, whose definition names a path below
 // dir.
 func domainsIn(dir string) (names []string) {
-	out, _ := exec.Command("virsh", "-q", "list", "--name").Output()
+	out, _ := exec.Command("virsh", "-q", "list", "--all", "--name").Output()
 	for name := range strings.FieldsSeq(string(out)) {
 		text, err := exec.Command("virsh", "-q", "dumpxml", name).Output()
 		if err == nil && strings.Contains(string(text), dir+"/") {

@@ -626,7 +626,8 @@ type Host struct {
 	// What its VMs are predicted to need together within their horizons.
 	Predicted     map[string]int64  `protobuf:"bytes,10,rep,name=predicted,proto3" json:"predicted,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	Labels        map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Cordoned      bool              `protobuf:"varint,12,opt,name=cordoned,proto3" json:"cordoned,omitempty"` // no account is placed on it
+	Cordoned      bool              `protobuf:"varint,12,opt,name=cordoned,proto3" json:"cordoned,omitempty"`                          // no account or VM is placed on it
+	TakesOrders   bool              `protobuf:"varint,13,opt,name=takes_orders,json=takesOrders,proto3" json:"takes_orders,omitempty"` // VMs can be deployed on it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,6 +742,13 @@ func (x *Host) GetLabels() map[string]string {
 func (x *Host) GetCordoned() bool {
 	if x != nil {
 		return x.Cordoned
+	}
+	return false
+}
+
+func (x *Host) GetTakesOrders() bool {
+	if x != nil {
+		return x.TakesOrders
 	}
 	return false
 }
@@ -1121,6 +1129,216 @@ func (*DeleteHostResponse) Descriptor() ([]byte, []int) {
 	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{19}
 }
 
+type DeployVMRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A libvirt definition of at most 256 KiB, stored on the host as it is but for
+	// the name, the id and the account.
+	Definition string `protobuf:"bytes,1,opt,name=definition,proto3" json:"definition,omitempty"`
+	// Whose VM it is; empty for the account that the definition names.
+	Account string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	// The only host it may be on, cordoned or not; empty for the best of those
+	// that have room, are connected and not cordoned, and have the labels below and
+	// those of the account.
+	Host       string            `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	HostLabels map[string]string `protobuf:"bytes,4,rep,name=host_labels,json=hostLabels,proto3" json:"host_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// In place of the definition's, whose uuid then does not count either.
+	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// Chosen by the caller, at most 64 bytes. Repeating a request with the same
+	// one within a day returns what came of it.
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Check everything, on the host too, and change nothing.
+	ValidateOnly  bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeployVMRequest) Reset() {
+	*x = DeployVMRequest{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeployVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeployVMRequest) ProtoMessage() {}
+
+func (x *DeployVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeployVMRequest.ProtoReflect.Descriptor instead.
+func (*DeployVMRequest) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DeployVMRequest) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
+}
+
+func (x *DeployVMRequest) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *DeployVMRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DeployVMRequest) GetHostLabels() map[string]string {
+	if x != nil {
+		return x.HostLabels
+	}
+	return nil
+}
+
+func (x *DeployVMRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeployVMRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DeployVMRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type DeployVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"` // id; empty if only validated and the definition has none
+	VmName        string                 `protobuf:"bytes,2,opt,name=vm_name,json=vmName,proto3" json:"vm_name,omitempty"`
+	Account       string                 `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
+	Host          string                 `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	WhyHost       string                 `protobuf:"bytes,5,opt,name=why_host,json=whyHost,proto3" json:"why_host,omitempty"`
+	Shadow        string                 `protobuf:"bytes,6,opt,name=shadow,proto3" json:"shadow,omitempty"`                               // its name; empty where shadows are switched off
+	Warm          bool                   `protobuf:"varint,7,opt,name=warm,proto3" json:"warm,omitempty"`                                  // the shadow waited for it
+	StartNs       int64                  `protobuf:"varint,8,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"`             // what the host took to define and start the VM
+	AssociateNs   int64                  `protobuf:"varint,9,opt,name=associate_ns,json=associateNs,proto3" json:"associate_ns,omitempty"` // from then until its shadow was associated
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeployVMResponse) Reset() {
+	*x = DeployVMResponse{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeployVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeployVMResponse) ProtoMessage() {}
+
+func (x *DeployVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeployVMResponse.ProtoReflect.Descriptor instead.
+func (*DeployVMResponse) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DeployVMResponse) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *DeployVMResponse) GetVmName() string {
+	if x != nil {
+		return x.VmName
+	}
+	return ""
+}
+
+func (x *DeployVMResponse) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *DeployVMResponse) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *DeployVMResponse) GetWhyHost() string {
+	if x != nil {
+		return x.WhyHost
+	}
+	return ""
+}
+
+func (x *DeployVMResponse) GetShadow() string {
+	if x != nil {
+		return x.Shadow
+	}
+	return ""
+}
+
+func (x *DeployVMResponse) GetWarm() bool {
+	if x != nil {
+		return x.Warm
+	}
+	return false
+}
+
+func (x *DeployVMResponse) GetStartNs() int64 {
+	if x != nil {
+		return x.StartNs
+	}
+	return 0
+}
+
+func (x *DeployVMResponse) GetAssociateNs() int64 {
+	if x != nil {
+		return x.AssociateNs
+	}
+	return 0
+}
+
 type Association struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -1135,7 +1353,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[20]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1365,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[20]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1378,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{20}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Association) GetHost() string {
@@ -1219,7 +1437,7 @@ type ListAssociationsRequest struct {
 
 func (x *ListAssociationsRequest) Reset() {
 	*x = ListAssociationsRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[21]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1449,7 @@ func (x *ListAssociationsRequest) String() string {
 func (*ListAssociationsRequest) ProtoMessage() {}
 
 func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[21]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1462,7 @@ func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssociationsRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{21}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListAssociationsRequest) GetPageSize() int32 {
@@ -1292,7 +1510,7 @@ type ListAssociationsResponse struct {
 
 func (x *ListAssociationsResponse) Reset() {
 	*x = ListAssociationsResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1522,7 @@ func (x *ListAssociationsResponse) String() string {
 func (*ListAssociationsResponse) ProtoMessage() {}
 
 func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1535,7 @@ func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssociationsResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{22}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListAssociationsResponse) GetAssociations() []*Association {
@@ -1347,7 +1565,7 @@ type Scope struct {
 
 func (x *Scope) Reset() {
 	*x = Scope{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1577,7 @@ func (x *Scope) String() string {
 func (*Scope) ProtoMessage() {}
 
 func (x *Scope) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1590,7 @@ func (x *Scope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scope.ProtoReflect.Descriptor instead.
 func (*Scope) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{23}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Scope) GetAccount() string {
@@ -1407,7 +1625,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1637,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1650,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{24}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Parameter) GetKey() string {
@@ -1465,7 +1683,7 @@ type GetConfigRequest struct {
 
 func (x *GetConfigRequest) Reset() {
 	*x = GetConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1695,7 @@ func (x *GetConfigRequest) String() string {
 func (*GetConfigRequest) ProtoMessage() {}
 
 func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1708,7 @@ func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{25}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetConfigRequest) GetScope() *Scope {
@@ -1509,7 +1727,7 @@ type GetConfigResponse struct {
 
 func (x *GetConfigResponse) Reset() {
 	*x = GetConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1739,7 @@ func (x *GetConfigResponse) String() string {
 func (*GetConfigResponse) ProtoMessage() {}
 
 func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1752,7 @@ func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{26}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetConfigResponse) GetParameters() []*Parameter {
@@ -1555,7 +1773,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1785,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1798,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{27}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetConfigRequest) GetScope() *Scope {
@@ -1614,7 +1832,7 @@ type SetConfigResponse struct {
 
 func (x *SetConfigResponse) Reset() {
 	*x = SetConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1844,7 @@ func (x *SetConfigResponse) String() string {
 func (*SetConfigResponse) ProtoMessage() {}
 
 func (x *SetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1857,7 @@ func (x *SetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigResponse.ProtoReflect.Descriptor instead.
 func (*SetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{28}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetConfigResponse) GetRevision() int64 {
@@ -1665,7 +1883,7 @@ type ExplainConfigRequest struct {
 
 func (x *ExplainConfigRequest) Reset() {
 	*x = ExplainConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1895,7 @@ func (x *ExplainConfigRequest) String() string {
 func (*ExplainConfigRequest) ProtoMessage() {}
 
 func (x *ExplainConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1908,7 @@ func (x *ExplainConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainConfigRequest.ProtoReflect.Descriptor instead.
 func (*ExplainConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{29}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainConfigRequest) GetScope() *Scope {
@@ -1709,7 +1927,7 @@ type ExplainConfigResponse struct {
 
 func (x *ExplainConfigResponse) Reset() {
 	*x = ExplainConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1939,7 @@ func (x *ExplainConfigResponse) String() string {
 func (*ExplainConfigResponse) ProtoMessage() {}
 
 func (x *ExplainConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1952,7 @@ func (x *ExplainConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainConfigResponse.ProtoReflect.Descriptor instead.
 func (*ExplainConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{30}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExplainConfigResponse) GetParameters() []*Explanation {
@@ -1755,7 +1973,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1985,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1998,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{31}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Explanation) GetParameter() *Parameter {
@@ -1810,7 +2028,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2040,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2053,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{32}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Setting) GetOrigin() string {
@@ -1885,7 +2103,7 @@ type LayerChange struct {
 
 func (x *LayerChange) Reset() {
 	*x = LayerChange{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +2115,7 @@ func (x *LayerChange) String() string {
 func (*LayerChange) ProtoMessage() {}
 
 func (x *LayerChange) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +2128,7 @@ func (x *LayerChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LayerChange.ProtoReflect.Descriptor instead.
 func (*LayerChange) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{33}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LayerChange) GetScope() *Scope {
@@ -1945,7 +2163,7 @@ type ApplyConfigRequest struct {
 
 func (x *ApplyConfigRequest) Reset() {
 	*x = ApplyConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2175,7 @@ func (x *ApplyConfigRequest) String() string {
 func (*ApplyConfigRequest) ProtoMessage() {}
 
 func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2188,7 @@ func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyConfigRequest.ProtoReflect.Descriptor instead.
 func (*ApplyConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{34}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ApplyConfigRequest) GetLayers() []*LayerChange {
@@ -2004,7 +2222,7 @@ type ApplyConfigResponse struct {
 
 func (x *ApplyConfigResponse) Reset() {
 	*x = ApplyConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2234,7 @@ func (x *ApplyConfigResponse) String() string {
 func (*ApplyConfigResponse) ProtoMessage() {}
 
 func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2247,7 @@ func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyConfigResponse.ProtoReflect.Descriptor instead.
 func (*ApplyConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{35}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ApplyConfigResponse) GetVersion() int64 {
@@ -2060,7 +2278,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2290,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2303,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{36}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConfigChange) GetVersion() int64 {
@@ -2136,7 +2354,7 @@ type ConfigEdit struct {
 
 func (x *ConfigEdit) Reset() {
 	*x = ConfigEdit{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2366,7 @@ func (x *ConfigEdit) String() string {
 func (*ConfigEdit) ProtoMessage() {}
 
 func (x *ConfigEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2379,7 @@ func (x *ConfigEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigEdit.ProtoReflect.Descriptor instead.
 func (*ConfigEdit) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{37}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConfigEdit) GetScope() *Scope {
@@ -2210,7 +2428,7 @@ type ListConfigChangesRequest struct {
 
 func (x *ListConfigChangesRequest) Reset() {
 	*x = ListConfigChangesRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2440,7 @@ func (x *ListConfigChangesRequest) String() string {
 func (*ListConfigChangesRequest) ProtoMessage() {}
 
 func (x *ListConfigChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2453,7 @@ func (x *ListConfigChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConfigChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListConfigChangesRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{38}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListConfigChangesRequest) GetScope() *Scope {
@@ -2269,7 +2487,7 @@ type ListConfigChangesResponse struct {
 
 func (x *ListConfigChangesResponse) Reset() {
 	*x = ListConfigChangesResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2499,7 @@ func (x *ListConfigChangesResponse) String() string {
 func (*ListConfigChangesResponse) ProtoMessage() {}
 
 func (x *ListConfigChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2512,7 @@ func (x *ListConfigChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConfigChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListConfigChangesResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{39}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListConfigChangesResponse) GetChanges() []*ConfigChange {
@@ -2322,7 +2540,7 @@ type CompareConfigRequest struct {
 
 func (x *CompareConfigRequest) Reset() {
 	*x = CompareConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2334,7 +2552,7 @@ func (x *CompareConfigRequest) String() string {
 func (*CompareConfigRequest) ProtoMessage() {}
 
 func (x *CompareConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2347,7 +2565,7 @@ func (x *CompareConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigRequest.ProtoReflect.Descriptor instead.
 func (*CompareConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{40}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CompareConfigRequest) GetFromVersion() int64 {
@@ -2380,7 +2598,7 @@ type CompareConfigResponse struct {
 
 func (x *CompareConfigResponse) Reset() {
 	*x = CompareConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2610,7 @@ func (x *CompareConfigResponse) String() string {
 func (*CompareConfigResponse) ProtoMessage() {}
 
 func (x *CompareConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2623,7 @@ func (x *CompareConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigResponse.ProtoReflect.Descriptor instead.
 func (*CompareConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{41}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CompareConfigResponse) GetEdits() []*ConfigEdit {
@@ -2427,7 +2645,7 @@ type RollbackConfigRequest struct {
 
 func (x *RollbackConfigRequest) Reset() {
 	*x = RollbackConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +2657,7 @@ func (x *RollbackConfigRequest) String() string {
 func (*RollbackConfigRequest) ProtoMessage() {}
 
 func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +2670,7 @@ func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackConfigRequest.ProtoReflect.Descriptor instead.
 func (*RollbackConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{42}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RollbackConfigRequest) GetVersion() int64 {
@@ -2493,7 +2711,7 @@ type RollbackConfigResponse struct {
 
 func (x *RollbackConfigResponse) Reset() {
 	*x = RollbackConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +2723,7 @@ func (x *RollbackConfigResponse) String() string {
 func (*RollbackConfigResponse) ProtoMessage() {}
 
 func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +2736,7 @@ func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackConfigResponse.ProtoReflect.Descriptor instead.
 func (*RollbackConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{43}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RollbackConfigResponse) GetVersion() int64 {
@@ -2541,13 +2759,14 @@ type WatchRequest struct {
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Accel         string                 `protobuf:"bytes,3,opt,name=accel,proto3" json:"accel,omitempty"`
 	Capacity      map[string]int64       `protobuf:"bytes,4,rep,name=capacity,proto3" json:"capacity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	TakesOrders   bool                   `protobuf:"varint,5,opt,name=takes_orders,json=takesOrders,proto3" json:"takes_orders,omitempty"` // it carries out what DesiredState.orders has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2778,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2791,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{44}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchRequest) GetHost() string {
@@ -2603,6 +2822,13 @@ func (x *WatchRequest) GetCapacity() map[string]int64 {
 	return nil
 }
 
+func (x *WatchRequest) GetTakesOrders() bool {
+	if x != nil {
+		return x.TakesOrders
+	}
+	return false
+}
+
 // All that one host needs to know. Revision grows within an epoch; a host
 // ignores an older one.
 type DesiredState struct {
@@ -2621,14 +2847,17 @@ type DesiredState struct {
 	// The server understands reports that leave out what has not changed.
 	ShortReports bool `protobuf:"varint,8,opt,name=short_reports,json=shortReports,proto3" json:"short_reports,omitempty"`
 	// By account, the host's part of what the account may have everywhere.
-	Parts         map[string]*Part `protobuf:"bytes,9,rep,name=parts,proto3" json:"parts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Parts map[string]*Part `protobuf:"bytes,9,rep,name=parts,proto3" json:"parts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What the host is to do once. Each stays here until it is settled or has
+	// expired.
+	Orders        []*Order `protobuf:"bytes,10,rep,name=orders,proto3" json:"orders,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2869,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2882,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{45}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DesiredState) GetRevision() int64 {
@@ -2719,6 +2948,454 @@ func (x *DesiredState) GetParts() map[string]*Part {
 	return nil
 }
 
+func (x *DesiredState) GetOrders() []*Order {
+	if x != nil {
+		return x.Orders
+	}
+	return nil
+}
+
+// Order is one thing that a host is to do. Doing it again does nothing more.
+type Order struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Attempt string                 `protobuf:"bytes,3,opt,name=attempt,proto3" json:"attempt,omitempty"` // another each time that it is given again
+	// Types that are valid to be assigned to What:
+	//
+	//	*Order_Deploy
+	What          isOrder_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Order) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Order) GetAttempt() string {
+	if x != nil {
+		return x.Attempt
+	}
+	return ""
+}
+
+func (x *Order) GetWhat() isOrder_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *Order) GetDeploy() *Deploy {
+	if x != nil {
+		if x, ok := x.What.(*Order_Deploy); ok {
+			return x.Deploy
+		}
+	}
+	return nil
+}
+
+type isOrder_What interface {
+	isOrder_What()
+}
+
+type Order_Deploy struct {
+	Deploy *Deploy `protobuf:"bytes,2,opt,name=deploy,proto3,oneof"`
+}
+
+func (*Order_Deploy) isOrder_What() {}
+
+type Deploy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Definition    string                 `protobuf:"bytes,1,opt,name=definition,proto3" json:"definition,omitempty"` // with name, id and account written into it
+	Vm            string                 `protobuf:"bytes,2,opt,name=vm,proto3" json:"vm,omitempty"`
+	VmName        string                 `protobuf:"bytes,3,opt,name=vm_name,json=vmName,proto3" json:"vm_name,omitempty"`
+	Account       string                 `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
+	Needs         map[string]int64       `protobuf:"bytes,5,rep,name=needs,proto3" json:"needs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // what it begins with
+	ValidateOnly  bool                   `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deploy) Reset() {
+	*x = Deploy{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deploy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deploy) ProtoMessage() {}
+
+func (x *Deploy) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deploy.ProtoReflect.Descriptor instead.
+func (*Deploy) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Deploy) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
+}
+
+func (x *Deploy) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *Deploy) GetVmName() string {
+	if x != nil {
+		return x.VmName
+	}
+	return ""
+}
+
+func (x *Deploy) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Deploy) GetNeeds() map[string]int64 {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+func (x *Deploy) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Outcome is what became of an order.
+type Outcome struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`   // for people; empty if it was carried out
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // of the error, as in ErrorInfo
+	Shadow        string                 `protobuf:"bytes,3,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Warm          bool                   `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
+	StartNs       int64                  `protobuf:"varint,5,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"`
+	AssociateNs   int64                  `protobuf:"varint,6,opt,name=associate_ns,json=associateNs,proto3" json:"associate_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outcome) Reset() {
+	*x = Outcome{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outcome) ProtoMessage() {}
+
+func (x *Outcome) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
+func (*Outcome) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Outcome) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Outcome) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Outcome) GetShadow() string {
+	if x != nil {
+		return x.Shadow
+	}
+	return ""
+}
+
+func (x *Outcome) GetWarm() bool {
+	if x != nil {
+		return x.Warm
+	}
+	return false
+}
+
+func (x *Outcome) GetStartNs() int64 {
+	if x != nil {
+		return x.StartNs
+	}
+	return 0
+}
+
+func (x *Outcome) GetAssociateNs() int64 {
+	if x != nil {
+		return x.AssociateNs
+	}
+	return 0
+}
+
+type SettleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Order         string                 `protobuf:"bytes,2,opt,name=order,proto3" json:"order,omitempty"`
+	Outcome       *Outcome               `protobuf:"bytes,3,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Attempt       string                 `protobuf:"bytes,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleRequest) Reset() {
+	*x = SettleRequest{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleRequest) ProtoMessage() {}
+
+func (x *SettleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
+func (*SettleRequest) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SettleRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *SettleRequest) GetOrder() string {
+	if x != nil {
+		return x.Order
+	}
+	return ""
+}
+
+func (x *SettleRequest) GetOutcome() *Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *SettleRequest) GetAttempt() string {
+	if x != nil {
+		return x.Attempt
+	}
+	return ""
+}
+
+type SettleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettleResponse) Reset() {
+	*x = SettleResponse{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleResponse) ProtoMessage() {}
+
+func (x *SettleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
+func (*SettleResponse) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{52}
+}
+
+// OrderRecord is how the server keeps an order.
+type OrderRecord struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Order           *Order                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	Host            string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	WhyHost         string                 `protobuf:"bytes,3,opt,name=why_host,json=whyHost,proto3" json:"why_host,omitempty"`
+	Request         string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"` // digest of the request that it came from
+	Outcome         *Outcome               `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"` // absent until it is settled
+	CreatedUnixNano int64                  `protobuf:"varint,6,opt,name=created_unix_nano,json=createdUnixNano,proto3" json:"created_unix_nano,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *OrderRecord) Reset() {
+	*x = OrderRecord{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderRecord) ProtoMessage() {}
+
+func (x *OrderRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderRecord.ProtoReflect.Descriptor instead.
+func (*OrderRecord) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *OrderRecord) GetOrder() *Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *OrderRecord) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *OrderRecord) GetWhyHost() string {
+	if x != nil {
+		return x.WhyHost
+	}
+	return ""
+}
+
+func (x *OrderRecord) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *OrderRecord) GetOutcome() *Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *OrderRecord) GetCreatedUnixNano() int64 {
+	if x != nil {
+		return x.CreatedUnixNano
+	}
+	return 0
+}
+
 // Part is how many of an account's VMs run on a host.
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2730,7 +3407,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +3419,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +3432,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{46}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Part) GetHere() int32 {
@@ -2781,7 +3458,7 @@ type Layer struct {
 
 func (x *Layer) Reset() {
 	*x = Layer{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2793,7 +3470,7 @@ func (x *Layer) String() string {
 func (*Layer) ProtoMessage() {}
 
 func (x *Layer) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2806,7 +3483,7 @@ func (x *Layer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layer.ProtoReflect.Descriptor instead.
 func (*Layer) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{47}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Layer) GetValues() map[string]string {
@@ -2834,7 +3511,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2846,7 +3523,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2859,7 +3536,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{48}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReportRequest) GetHost() string {
@@ -2921,7 +3598,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3610,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3623,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{49}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReportResponse) GetResend() bool {
@@ -3006,7 +3683,7 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x19.gnomon.server.v1.AccountR\aaccount\"*\n" +
 	"\x14DeleteAccountRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15DeleteAccountResponse\"\xc7\x05\n" +
+	"\x15DeleteAccountResponse\"\xea\x05\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12-\n" +
@@ -3020,7 +3697,8 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\tpredicted\x18\n" +
 	" \x03(\v2%.gnomon.server.v1.Host.PredictedEntryR\tpredicted\x12:\n" +
 	"\x06labels\x18\v \x03(\v2\".gnomon.server.v1.Host.LabelsEntryR\x06labels\x12\x1a\n" +
-	"\bcordoned\x18\f \x01(\bR\bcordoned\x1a;\n" +
+	"\bcordoned\x18\f \x01(\bR\bcordoned\x12!\n" +
+	"\ftakes_orders\x18\r \x01(\bR\vtakesOrders\x1a;\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a7\n" +
@@ -3053,7 +3731,32 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\x04host\x18\x01 \x01(\v2\x16.gnomon.server.v1.HostR\x04host\"'\n" +
 	"\x11DeleteHostRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
-	"\x12DeleteHostResponse\"\x9f\x01\n" +
+	"\x12DeleteHostResponse\"\xca\x02\n" +
+	"\x0fDeployVMRequest\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x01 \x01(\tR\n" +
+	"definition\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12R\n" +
+	"\vhost_labels\x18\x04 \x03(\v21.gnomon.server.v1.DeployVMRequest.HostLabelsEntryR\n" +
+	"hostLabels\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\x1a=\n" +
+	"\x0fHostLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xee\x01\n" +
+	"\x10DeployVMResponse\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x17\n" +
+	"\avm_name\x18\x02 \x01(\tR\x06vmName\x12\x18\n" +
+	"\aaccount\x18\x03 \x01(\tR\aaccount\x12\x12\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\x12\x19\n" +
+	"\bwhy_host\x18\x05 \x01(\tR\awhyHost\x12\x16\n" +
+	"\x06shadow\x18\x06 \x01(\tR\x06shadow\x12\x12\n" +
+	"\x04warm\x18\a \x01(\bR\x04warm\x12\x19\n" +
+	"\bstart_ns\x18\b \x01(\x03R\astartNs\x12!\n" +
+	"\fassociate_ns\x18\t \x01(\x03R\vassociateNs\"\x9f\x01\n" +
 	"\vAssociation\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
 	"\x02vm\x18\x02 \x01(\tR\x02vm\x12\x17\n" +
@@ -3161,15 +3864,16 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"f\n" +
 	"\x16RollbackConfigResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x122\n" +
-	"\x05edits\x18\x02 \x03(\v2\x1c.gnomon.server.v1.ConfigEditR\x05edits\"\xd9\x01\n" +
+	"\x05edits\x18\x02 \x03(\v2\x1c.gnomon.server.v1.ConfigEditR\x05edits\"\xfc\x01\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
 	"\x05accel\x18\x03 \x01(\tR\x05accel\x12H\n" +
-	"\bcapacity\x18\x04 \x03(\v2,.gnomon.server.v1.WatchRequest.CapacityEntryR\bcapacity\x1a;\n" +
+	"\bcapacity\x18\x04 \x03(\v2,.gnomon.server.v1.WatchRequest.CapacityEntryR\bcapacity\x12!\n" +
+	"\ftakes_orders\x18\x05 \x01(\bR\vtakesOrders\x1a;\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc0\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf1\x06\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\tR\x05epoch\x12\x1a\n" +
@@ -3180,7 +3884,9 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"by_account\x18\x05 \x03(\v2-.gnomon.server.v1.DesiredState.ByAccountEntryR\tbyAccount\x12=\n" +
 	"\x05by_vm\x18\x06 \x03(\v2(.gnomon.server.v1.DesiredState.ByVmEntryR\x04byVm\x12#\n" +
 	"\rshort_reports\x18\b \x01(\bR\fshortReports\x12?\n" +
-	"\x05parts\x18\t \x03(\v2).gnomon.server.v1.DesiredState.PartsEntryR\x05parts\x1a9\n" +
+	"\x05parts\x18\t \x03(\v2).gnomon.server.v1.DesiredState.PartsEntryR\x05parts\x12/\n" +
+	"\x06orders\x18\n" +
+	" \x03(\v2\x17.gnomon.server.v1.OrderR\x06orders\x1a9\n" +
 	"\vGlobalEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a7\n" +
@@ -3196,7 +3902,45 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\n" +
 	"PartsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.gnomon.server.v1.PartR\x05value:\x028\x01\":\n" +
+	"\x05value\x18\x02 \x01(\v2\x16.gnomon.server.v1.PartR\x05value:\x028\x01\"m\n" +
+	"\x05Order\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\tR\aattempt\x122\n" +
+	"\x06deploy\x18\x02 \x01(\v2\x18.gnomon.server.v1.DeployH\x00R\x06deployB\x06\n" +
+	"\x04what\"\x85\x02\n" +
+	"\x06Deploy\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x01 \x01(\tR\n" +
+	"definition\x12\x0e\n" +
+	"\x02vm\x18\x02 \x01(\tR\x02vm\x12\x17\n" +
+	"\avm_name\x18\x03 \x01(\tR\x06vmName\x12\x18\n" +
+	"\aaccount\x18\x04 \x01(\tR\aaccount\x129\n" +
+	"\x05needs\x18\x05 \x03(\v2#.gnomon.server.v1.Deploy.NeedsEntryR\x05needs\x12#\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x1a8\n" +
+	"\n" +
+	"NeedsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa1\x01\n" +
+	"\aOutcome\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06shadow\x18\x03 \x01(\tR\x06shadow\x12\x12\n" +
+	"\x04warm\x18\x04 \x01(\bR\x04warm\x12\x19\n" +
+	"\bstart_ns\x18\x05 \x01(\x03R\astartNs\x12!\n" +
+	"\fassociate_ns\x18\x06 \x01(\x03R\vassociateNs\"\x88\x01\n" +
+	"\rSettleRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
+	"\x05order\x18\x02 \x01(\tR\x05order\x123\n" +
+	"\aoutcome\x18\x03 \x01(\v2\x19.gnomon.server.v1.OutcomeR\aoutcome\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\tR\aattempt\"\x10\n" +
+	"\x0eSettleResponse\"\xe6\x01\n" +
+	"\vOrderRecord\x12-\n" +
+	"\x05order\x18\x01 \x01(\v2\x17.gnomon.server.v1.OrderR\x05order\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x19\n" +
+	"\bwhy_host\x18\x03 \x01(\tR\awhyHost\x12\x18\n" +
+	"\arequest\x18\x04 \x01(\tR\arequest\x123\n" +
+	"\aoutcome\x18\x05 \x01(\v2\x19.gnomon.server.v1.OutcomeR\aoutcome\x12*\n" +
+	"\x11created_unix_nano\x18\x06 \x01(\x03R\x0fcreatedUnixNano\":\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04here\x18\x01 \x01(\x05R\x04here\x12\x1e\n" +
 	"\n" +
@@ -3222,7 +3966,7 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"(\n" +
 	"\x0eReportResponse\x12\x16\n" +
-	"\x06resend\x18\x01 \x01(\bR\x06resend2\xf5\f\n" +
+	"\x06resend\x18\x01 \x01(\bR\x06resend2\xca\r\n" +
 	"\x11ManagementService\x12b\n" +
 	"\rCreateAccount\x12&.gnomon.server.v1.CreateAccountRequest\x1a'.gnomon.server.v1.CreateAccountResponse\"\x00\x12Y\n" +
 	"\n" +
@@ -3235,7 +3979,8 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\n" +
 	"UpdateHost\x12#.gnomon.server.v1.UpdateHostRequest\x1a$.gnomon.server.v1.UpdateHostResponse\"\x00\x12Y\n" +
 	"\n" +
-	"DeleteHost\x12#.gnomon.server.v1.DeleteHostRequest\x1a$.gnomon.server.v1.DeleteHostResponse\"\x00\x12k\n" +
+	"DeleteHost\x12#.gnomon.server.v1.DeleteHostRequest\x1a$.gnomon.server.v1.DeleteHostResponse\"\x00\x12S\n" +
+	"\bDeployVM\x12!.gnomon.server.v1.DeployVMRequest\x1a\".gnomon.server.v1.DeployVMResponse\"\x00\x12k\n" +
 	"\x10ListAssociations\x12).gnomon.server.v1.ListAssociationsRequest\x1a*.gnomon.server.v1.ListAssociationsResponse\"\x00\x12V\n" +
 	"\tGetConfig\x12\".gnomon.server.v1.GetConfigRequest\x1a#.gnomon.server.v1.GetConfigResponse\"\x00\x12b\n" +
 	"\rExplainConfig\x12&.gnomon.server.v1.ExplainConfigRequest\x1a'.gnomon.server.v1.ExplainConfigResponse\"\x00\x12V\n" +
@@ -3243,10 +3988,11 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\vApplyConfig\x12$.gnomon.server.v1.ApplyConfigRequest\x1a%.gnomon.server.v1.ApplyConfigResponse\"\x00\x12n\n" +
 	"\x11ListConfigChanges\x12*.gnomon.server.v1.ListConfigChangesRequest\x1a+.gnomon.server.v1.ListConfigChangesResponse\"\x00\x12b\n" +
 	"\rCompareConfig\x12&.gnomon.server.v1.CompareConfigRequest\x1a'.gnomon.server.v1.CompareConfigResponse\"\x00\x12e\n" +
-	"\x0eRollbackConfig\x12'.gnomon.server.v1.RollbackConfigRequest\x1a(.gnomon.server.v1.RollbackConfigResponse\"\x002\xad\x01\n" +
+	"\x0eRollbackConfig\x12'.gnomon.server.v1.RollbackConfigRequest\x1a(.gnomon.server.v1.RollbackConfigResponse\"\x002\xfc\x01\n" +
 	"\x0fHostLinkService\x12K\n" +
 	"\x05Watch\x12\x1e.gnomon.server.v1.WatchRequest\x1a\x1e.gnomon.server.v1.DesiredState\"\x000\x01\x12M\n" +
-	"\x06Report\x12\x1f.gnomon.server.v1.ReportRequest\x1a .gnomon.server.v1.ReportResponse\"\x00B4Z2github.com/gnomon-vm/gnomon/wire/serverpb;serverpbb\x06proto3"
+	"\x06Report\x12\x1f.gnomon.server.v1.ReportRequest\x1a .gnomon.server.v1.ReportResponse\"\x00\x12M\n" +
+	"\x06Settle\x12\x1f.gnomon.server.v1.SettleRequest\x1a .gnomon.server.v1.SettleResponse\"\x00B4Z2github.com/gnomon-vm/gnomon/wire/serverpb;serverpbb\x06proto3"
 
 var (
 	file_gnomon_server_v1_server_proto_rawDescOnce sync.Once
@@ -3260,7 +4006,7 @@ func file_gnomon_server_v1_server_proto_rawDescGZIP() []byte {
 	return file_gnomon_server_v1_server_proto_rawDescData
 }
 
-var file_gnomon_server_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_gnomon_server_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_gnomon_server_v1_server_proto_goTypes = []any{
 	(*Account)(nil),                   // 0: gnomon.server.v1.Account
 	(*CreateAccountRequest)(nil),      // 1: gnomon.server.v1.CreateAccountRequest
@@ -3282,154 +4028,175 @@ var file_gnomon_server_v1_server_proto_goTypes = []any{
 	(*UpdateHostResponse)(nil),        // 17: gnomon.server.v1.UpdateHostResponse
 	(*DeleteHostRequest)(nil),         // 18: gnomon.server.v1.DeleteHostRequest
 	(*DeleteHostResponse)(nil),        // 19: gnomon.server.v1.DeleteHostResponse
-	(*Association)(nil),               // 20: gnomon.server.v1.Association
-	(*ListAssociationsRequest)(nil),   // 21: gnomon.server.v1.ListAssociationsRequest
-	(*ListAssociationsResponse)(nil),  // 22: gnomon.server.v1.ListAssociationsResponse
-	(*Scope)(nil),                     // 23: gnomon.server.v1.Scope
-	(*Parameter)(nil),                 // 24: gnomon.server.v1.Parameter
-	(*GetConfigRequest)(nil),          // 25: gnomon.server.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),         // 26: gnomon.server.v1.GetConfigResponse
-	(*SetConfigRequest)(nil),          // 27: gnomon.server.v1.SetConfigRequest
-	(*SetConfigResponse)(nil),         // 28: gnomon.server.v1.SetConfigResponse
-	(*ExplainConfigRequest)(nil),      // 29: gnomon.server.v1.ExplainConfigRequest
-	(*ExplainConfigResponse)(nil),     // 30: gnomon.server.v1.ExplainConfigResponse
-	(*Explanation)(nil),               // 31: gnomon.server.v1.Explanation
-	(*Setting)(nil),                   // 32: gnomon.server.v1.Setting
-	(*LayerChange)(nil),               // 33: gnomon.server.v1.LayerChange
-	(*ApplyConfigRequest)(nil),        // 34: gnomon.server.v1.ApplyConfigRequest
-	(*ApplyConfigResponse)(nil),       // 35: gnomon.server.v1.ApplyConfigResponse
-	(*ConfigChange)(nil),              // 36: gnomon.server.v1.ConfigChange
-	(*ConfigEdit)(nil),                // 37: gnomon.server.v1.ConfigEdit
-	(*ListConfigChangesRequest)(nil),  // 38: gnomon.server.v1.ListConfigChangesRequest
-	(*ListConfigChangesResponse)(nil), // 39: gnomon.server.v1.ListConfigChangesResponse
-	(*CompareConfigRequest)(nil),      // 40: gnomon.server.v1.CompareConfigRequest
-	(*CompareConfigResponse)(nil),     // 41: gnomon.server.v1.CompareConfigResponse
-	(*RollbackConfigRequest)(nil),     // 42: gnomon.server.v1.RollbackConfigRequest
-	(*RollbackConfigResponse)(nil),    // 43: gnomon.server.v1.RollbackConfigResponse
-	(*WatchRequest)(nil),              // 44: gnomon.server.v1.WatchRequest
-	(*DesiredState)(nil),              // 45: gnomon.server.v1.DesiredState
-	(*Part)(nil),                      // 46: gnomon.server.v1.Part
-	(*Layer)(nil),                     // 47: gnomon.server.v1.Layer
-	(*ReportRequest)(nil),             // 48: gnomon.server.v1.ReportRequest
-	(*ReportResponse)(nil),            // 49: gnomon.server.v1.ReportResponse
-	nil,                               // 50: gnomon.server.v1.Account.HostLabelsEntry
-	nil,                               // 51: gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
-	nil,                               // 52: gnomon.server.v1.Host.CapacityEntry
-	nil,                               // 53: gnomon.server.v1.Host.FreeEntry
-	nil,                               // 54: gnomon.server.v1.Host.PredictedEntry
-	nil,                               // 55: gnomon.server.v1.Host.LabelsEntry
-	nil,                               // 56: gnomon.server.v1.SetConfigRequest.ValuesEntry
-	nil,                               // 57: gnomon.server.v1.LayerChange.ValuesEntry
-	nil,                               // 58: gnomon.server.v1.WatchRequest.CapacityEntry
-	nil,                               // 59: gnomon.server.v1.DesiredState.GlobalEntry
-	nil,                               // 60: gnomon.server.v1.DesiredState.HostEntry
-	nil,                               // 61: gnomon.server.v1.DesiredState.ByAccountEntry
-	nil,                               // 62: gnomon.server.v1.DesiredState.ByVmEntry
-	nil,                               // 63: gnomon.server.v1.DesiredState.PartsEntry
-	nil,                               // 64: gnomon.server.v1.Layer.ValuesEntry
-	nil,                               // 65: gnomon.server.v1.ReportRequest.FreeEntry
-	nil,                               // 66: gnomon.server.v1.ReportRequest.PredictedEntry
-	(*fieldmaskpb.FieldMask)(nil),     // 67: google.protobuf.FieldMask
+	(*DeployVMRequest)(nil),           // 20: gnomon.server.v1.DeployVMRequest
+	(*DeployVMResponse)(nil),          // 21: gnomon.server.v1.DeployVMResponse
+	(*Association)(nil),               // 22: gnomon.server.v1.Association
+	(*ListAssociationsRequest)(nil),   // 23: gnomon.server.v1.ListAssociationsRequest
+	(*ListAssociationsResponse)(nil),  // 24: gnomon.server.v1.ListAssociationsResponse
+	(*Scope)(nil),                     // 25: gnomon.server.v1.Scope
+	(*Parameter)(nil),                 // 26: gnomon.server.v1.Parameter
+	(*GetConfigRequest)(nil),          // 27: gnomon.server.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),         // 28: gnomon.server.v1.GetConfigResponse
+	(*SetConfigRequest)(nil),          // 29: gnomon.server.v1.SetConfigRequest
+	(*SetConfigResponse)(nil),         // 30: gnomon.server.v1.SetConfigResponse
+	(*ExplainConfigRequest)(nil),      // 31: gnomon.server.v1.ExplainConfigRequest
+	(*ExplainConfigResponse)(nil),     // 32: gnomon.server.v1.ExplainConfigResponse
+	(*Explanation)(nil),               // 33: gnomon.server.v1.Explanation
+	(*Setting)(nil),                   // 34: gnomon.server.v1.Setting
+	(*LayerChange)(nil),               // 35: gnomon.server.v1.LayerChange
+	(*ApplyConfigRequest)(nil),        // 36: gnomon.server.v1.ApplyConfigRequest
+	(*ApplyConfigResponse)(nil),       // 37: gnomon.server.v1.ApplyConfigResponse
+	(*ConfigChange)(nil),              // 38: gnomon.server.v1.ConfigChange
+	(*ConfigEdit)(nil),                // 39: gnomon.server.v1.ConfigEdit
+	(*ListConfigChangesRequest)(nil),  // 40: gnomon.server.v1.ListConfigChangesRequest
+	(*ListConfigChangesResponse)(nil), // 41: gnomon.server.v1.ListConfigChangesResponse
+	(*CompareConfigRequest)(nil),      // 42: gnomon.server.v1.CompareConfigRequest
+	(*CompareConfigResponse)(nil),     // 43: gnomon.server.v1.CompareConfigResponse
+	(*RollbackConfigRequest)(nil),     // 44: gnomon.server.v1.RollbackConfigRequest
+	(*RollbackConfigResponse)(nil),    // 45: gnomon.server.v1.RollbackConfigResponse
+	(*WatchRequest)(nil),              // 46: gnomon.server.v1.WatchRequest
+	(*DesiredState)(nil),              // 47: gnomon.server.v1.DesiredState
+	(*Order)(nil),                     // 48: gnomon.server.v1.Order
+	(*Deploy)(nil),                    // 49: gnomon.server.v1.Deploy
+	(*Outcome)(nil),                   // 50: gnomon.server.v1.Outcome
+	(*SettleRequest)(nil),             // 51: gnomon.server.v1.SettleRequest
+	(*SettleResponse)(nil),            // 52: gnomon.server.v1.SettleResponse
+	(*OrderRecord)(nil),               // 53: gnomon.server.v1.OrderRecord
+	(*Part)(nil),                      // 54: gnomon.server.v1.Part
+	(*Layer)(nil),                     // 55: gnomon.server.v1.Layer
+	(*ReportRequest)(nil),             // 56: gnomon.server.v1.ReportRequest
+	(*ReportResponse)(nil),            // 57: gnomon.server.v1.ReportResponse
+	nil,                               // 58: gnomon.server.v1.Account.HostLabelsEntry
+	nil,                               // 59: gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
+	nil,                               // 60: gnomon.server.v1.Host.CapacityEntry
+	nil,                               // 61: gnomon.server.v1.Host.FreeEntry
+	nil,                               // 62: gnomon.server.v1.Host.PredictedEntry
+	nil,                               // 63: gnomon.server.v1.Host.LabelsEntry
+	nil,                               // 64: gnomon.server.v1.DeployVMRequest.HostLabelsEntry
+	nil,                               // 65: gnomon.server.v1.SetConfigRequest.ValuesEntry
+	nil,                               // 66: gnomon.server.v1.LayerChange.ValuesEntry
+	nil,                               // 67: gnomon.server.v1.WatchRequest.CapacityEntry
+	nil,                               // 68: gnomon.server.v1.DesiredState.GlobalEntry
+	nil,                               // 69: gnomon.server.v1.DesiredState.HostEntry
+	nil,                               // 70: gnomon.server.v1.DesiredState.ByAccountEntry
+	nil,                               // 71: gnomon.server.v1.DesiredState.ByVmEntry
+	nil,                               // 72: gnomon.server.v1.DesiredState.PartsEntry
+	nil,                               // 73: gnomon.server.v1.Deploy.NeedsEntry
+	nil,                               // 74: gnomon.server.v1.Layer.ValuesEntry
+	nil,                               // 75: gnomon.server.v1.ReportRequest.FreeEntry
+	nil,                               // 76: gnomon.server.v1.ReportRequest.PredictedEntry
+	(*fieldmaskpb.FieldMask)(nil),     // 77: google.protobuf.FieldMask
 }
 var file_gnomon_server_v1_server_proto_depIdxs = []int32{
-	50, // 0: gnomon.server.v1.Account.host_labels:type_name -> gnomon.server.v1.Account.HostLabelsEntry
-	51, // 1: gnomon.server.v1.CreateAccountRequest.host_labels:type_name -> gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
+	58, // 0: gnomon.server.v1.Account.host_labels:type_name -> gnomon.server.v1.Account.HostLabelsEntry
+	59, // 1: gnomon.server.v1.CreateAccountRequest.host_labels:type_name -> gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
 	0,  // 2: gnomon.server.v1.CreateAccountResponse.account:type_name -> gnomon.server.v1.Account
 	0,  // 3: gnomon.server.v1.GetAccountResponse.account:type_name -> gnomon.server.v1.Account
-	67, // 4: gnomon.server.v1.ListAccountsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	77, // 4: gnomon.server.v1.ListAccountsRequest.read_mask:type_name -> google.protobuf.FieldMask
 	0,  // 5: gnomon.server.v1.ListAccountsResponse.accounts:type_name -> gnomon.server.v1.Account
 	0,  // 6: gnomon.server.v1.UpdateAccountRequest.account:type_name -> gnomon.server.v1.Account
-	67, // 7: gnomon.server.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
+	77, // 7: gnomon.server.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 8: gnomon.server.v1.UpdateAccountResponse.account:type_name -> gnomon.server.v1.Account
-	52, // 9: gnomon.server.v1.Host.capacity:type_name -> gnomon.server.v1.Host.CapacityEntry
-	53, // 10: gnomon.server.v1.Host.free:type_name -> gnomon.server.v1.Host.FreeEntry
-	54, // 11: gnomon.server.v1.Host.predicted:type_name -> gnomon.server.v1.Host.PredictedEntry
-	55, // 12: gnomon.server.v1.Host.labels:type_name -> gnomon.server.v1.Host.LabelsEntry
+	60, // 9: gnomon.server.v1.Host.capacity:type_name -> gnomon.server.v1.Host.CapacityEntry
+	61, // 10: gnomon.server.v1.Host.free:type_name -> gnomon.server.v1.Host.FreeEntry
+	62, // 11: gnomon.server.v1.Host.predicted:type_name -> gnomon.server.v1.Host.PredictedEntry
+	63, // 12: gnomon.server.v1.Host.labels:type_name -> gnomon.server.v1.Host.LabelsEntry
 	11, // 13: gnomon.server.v1.GetHostResponse.host:type_name -> gnomon.server.v1.Host
-	67, // 14: gnomon.server.v1.ListHostsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	77, // 14: gnomon.server.v1.ListHostsRequest.read_mask:type_name -> google.protobuf.FieldMask
 	11, // 15: gnomon.server.v1.ListHostsResponse.hosts:type_name -> gnomon.server.v1.Host
 	11, // 16: gnomon.server.v1.UpdateHostRequest.host:type_name -> gnomon.server.v1.Host
-	67, // 17: gnomon.server.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	77, // 17: gnomon.server.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11, // 18: gnomon.server.v1.UpdateHostResponse.host:type_name -> gnomon.server.v1.Host
-	67, // 19: gnomon.server.v1.ListAssociationsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	20, // 20: gnomon.server.v1.ListAssociationsResponse.associations:type_name -> gnomon.server.v1.Association
-	23, // 21: gnomon.server.v1.GetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	24, // 22: gnomon.server.v1.GetConfigResponse.parameters:type_name -> gnomon.server.v1.Parameter
-	23, // 23: gnomon.server.v1.SetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	56, // 24: gnomon.server.v1.SetConfigRequest.values:type_name -> gnomon.server.v1.SetConfigRequest.ValuesEntry
-	23, // 25: gnomon.server.v1.ExplainConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	31, // 26: gnomon.server.v1.ExplainConfigResponse.parameters:type_name -> gnomon.server.v1.Explanation
-	24, // 27: gnomon.server.v1.Explanation.parameter:type_name -> gnomon.server.v1.Parameter
-	32, // 28: gnomon.server.v1.Explanation.settings:type_name -> gnomon.server.v1.Setting
-	23, // 29: gnomon.server.v1.LayerChange.scope:type_name -> gnomon.server.v1.Scope
-	57, // 30: gnomon.server.v1.LayerChange.values:type_name -> gnomon.server.v1.LayerChange.ValuesEntry
-	33, // 31: gnomon.server.v1.ApplyConfigRequest.layers:type_name -> gnomon.server.v1.LayerChange
-	37, // 32: gnomon.server.v1.ApplyConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
-	37, // 33: gnomon.server.v1.ConfigChange.edits:type_name -> gnomon.server.v1.ConfigEdit
-	23, // 34: gnomon.server.v1.ConfigEdit.scope:type_name -> gnomon.server.v1.Scope
-	23, // 35: gnomon.server.v1.ListConfigChangesRequest.scope:type_name -> gnomon.server.v1.Scope
-	36, // 36: gnomon.server.v1.ListConfigChangesResponse.changes:type_name -> gnomon.server.v1.ConfigChange
-	23, // 37: gnomon.server.v1.CompareConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	37, // 38: gnomon.server.v1.CompareConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
-	23, // 39: gnomon.server.v1.RollbackConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	37, // 40: gnomon.server.v1.RollbackConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
-	58, // 41: gnomon.server.v1.WatchRequest.capacity:type_name -> gnomon.server.v1.WatchRequest.CapacityEntry
-	59, // 42: gnomon.server.v1.DesiredState.global:type_name -> gnomon.server.v1.DesiredState.GlobalEntry
-	60, // 43: gnomon.server.v1.DesiredState.host:type_name -> gnomon.server.v1.DesiredState.HostEntry
-	61, // 44: gnomon.server.v1.DesiredState.by_account:type_name -> gnomon.server.v1.DesiredState.ByAccountEntry
-	62, // 45: gnomon.server.v1.DesiredState.by_vm:type_name -> gnomon.server.v1.DesiredState.ByVmEntry
-	63, // 46: gnomon.server.v1.DesiredState.parts:type_name -> gnomon.server.v1.DesiredState.PartsEntry
-	64, // 47: gnomon.server.v1.Layer.values:type_name -> gnomon.server.v1.Layer.ValuesEntry
-	20, // 48: gnomon.server.v1.ReportRequest.associations:type_name -> gnomon.server.v1.Association
-	65, // 49: gnomon.server.v1.ReportRequest.free:type_name -> gnomon.server.v1.ReportRequest.FreeEntry
-	0,  // 50: gnomon.server.v1.ReportRequest.warm:type_name -> gnomon.server.v1.Account
-	66, // 51: gnomon.server.v1.ReportRequest.predicted:type_name -> gnomon.server.v1.ReportRequest.PredictedEntry
-	47, // 52: gnomon.server.v1.DesiredState.ByAccountEntry.value:type_name -> gnomon.server.v1.Layer
-	47, // 53: gnomon.server.v1.DesiredState.ByVmEntry.value:type_name -> gnomon.server.v1.Layer
-	46, // 54: gnomon.server.v1.DesiredState.PartsEntry.value:type_name -> gnomon.server.v1.Part
-	1,  // 55: gnomon.server.v1.ManagementService.CreateAccount:input_type -> gnomon.server.v1.CreateAccountRequest
-	3,  // 56: gnomon.server.v1.ManagementService.GetAccount:input_type -> gnomon.server.v1.GetAccountRequest
-	5,  // 57: gnomon.server.v1.ManagementService.ListAccounts:input_type -> gnomon.server.v1.ListAccountsRequest
-	7,  // 58: gnomon.server.v1.ManagementService.UpdateAccount:input_type -> gnomon.server.v1.UpdateAccountRequest
-	9,  // 59: gnomon.server.v1.ManagementService.DeleteAccount:input_type -> gnomon.server.v1.DeleteAccountRequest
-	12, // 60: gnomon.server.v1.ManagementService.GetHost:input_type -> gnomon.server.v1.GetHostRequest
-	14, // 61: gnomon.server.v1.ManagementService.ListHosts:input_type -> gnomon.server.v1.ListHostsRequest
-	16, // 62: gnomon.server.v1.ManagementService.UpdateHost:input_type -> gnomon.server.v1.UpdateHostRequest
-	18, // 63: gnomon.server.v1.ManagementService.DeleteHost:input_type -> gnomon.server.v1.DeleteHostRequest
-	21, // 64: gnomon.server.v1.ManagementService.ListAssociations:input_type -> gnomon.server.v1.ListAssociationsRequest
-	25, // 65: gnomon.server.v1.ManagementService.GetConfig:input_type -> gnomon.server.v1.GetConfigRequest
-	29, // 66: gnomon.server.v1.ManagementService.ExplainConfig:input_type -> gnomon.server.v1.ExplainConfigRequest
-	27, // 67: gnomon.server.v1.ManagementService.SetConfig:input_type -> gnomon.server.v1.SetConfigRequest
-	34, // 68: gnomon.server.v1.ManagementService.ApplyConfig:input_type -> gnomon.server.v1.ApplyConfigRequest
-	38, // 69: gnomon.server.v1.ManagementService.ListConfigChanges:input_type -> gnomon.server.v1.ListConfigChangesRequest
-	40, // 70: gnomon.server.v1.ManagementService.CompareConfig:input_type -> gnomon.server.v1.CompareConfigRequest
-	42, // 71: gnomon.server.v1.ManagementService.RollbackConfig:input_type -> gnomon.server.v1.RollbackConfigRequest
-	44, // 72: gnomon.server.v1.HostLinkService.Watch:input_type -> gnomon.server.v1.WatchRequest
-	48, // 73: gnomon.server.v1.HostLinkService.Report:input_type -> gnomon.server.v1.ReportRequest
-	2,  // 74: gnomon.server.v1.ManagementService.CreateAccount:output_type -> gnomon.server.v1.CreateAccountResponse
-	4,  // 75: gnomon.server.v1.ManagementService.GetAccount:output_type -> gnomon.server.v1.GetAccountResponse
-	6,  // 76: gnomon.server.v1.ManagementService.ListAccounts:output_type -> gnomon.server.v1.ListAccountsResponse
-	8,  // 77: gnomon.server.v1.ManagementService.UpdateAccount:output_type -> gnomon.server.v1.UpdateAccountResponse
-	10, // 78: gnomon.server.v1.ManagementService.DeleteAccount:output_type -> gnomon.server.v1.DeleteAccountResponse
-	13, // 79: gnomon.server.v1.ManagementService.GetHost:output_type -> gnomon.server.v1.GetHostResponse
-	15, // 80: gnomon.server.v1.ManagementService.ListHosts:output_type -> gnomon.server.v1.ListHostsResponse
-	17, // 81: gnomon.server.v1.ManagementService.UpdateHost:output_type -> gnomon.server.v1.UpdateHostResponse
-	19, // 82: gnomon.server.v1.ManagementService.DeleteHost:output_type -> gnomon.server.v1.DeleteHostResponse
-	22, // 83: gnomon.server.v1.ManagementService.ListAssociations:output_type -> gnomon.server.v1.ListAssociationsResponse
-	26, // 84: gnomon.server.v1.ManagementService.GetConfig:output_type -> gnomon.server.v1.GetConfigResponse
-	30, // 85: gnomon.server.v1.ManagementService.ExplainConfig:output_type -> gnomon.server.v1.ExplainConfigResponse
-	28, // 86: gnomon.server.v1.ManagementService.SetConfig:output_type -> gnomon.server.v1.SetConfigResponse
-	35, // 87: gnomon.server.v1.ManagementService.ApplyConfig:output_type -> gnomon.server.v1.ApplyConfigResponse
-	39, // 88: gnomon.server.v1.ManagementService.ListConfigChanges:output_type -> gnomon.server.v1.ListConfigChangesResponse
-	41, // 89: gnomon.server.v1.ManagementService.CompareConfig:output_type -> gnomon.server.v1.CompareConfigResponse
-	43, // 90: gnomon.server.v1.ManagementService.RollbackConfig:output_type -> gnomon.server.v1.RollbackConfigResponse
-	45, // 91: gnomon.server.v1.HostLinkService.Watch:output_type -> gnomon.server.v1.DesiredState
-	49, // 92: gnomon.server.v1.HostLinkService.Report:output_type -> gnomon.server.v1.ReportResponse
-	74, // [74:93] is the sub-list for method output_type
-	55, // [55:74] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	64, // 19: gnomon.server.v1.DeployVMRequest.host_labels:type_name -> gnomon.server.v1.DeployVMRequest.HostLabelsEntry
+	77, // 20: gnomon.server.v1.ListAssociationsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	22, // 21: gnomon.server.v1.ListAssociationsResponse.associations:type_name -> gnomon.server.v1.Association
+	25, // 22: gnomon.server.v1.GetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	26, // 23: gnomon.server.v1.GetConfigResponse.parameters:type_name -> gnomon.server.v1.Parameter
+	25, // 24: gnomon.server.v1.SetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	65, // 25: gnomon.server.v1.SetConfigRequest.values:type_name -> gnomon.server.v1.SetConfigRequest.ValuesEntry
+	25, // 26: gnomon.server.v1.ExplainConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	33, // 27: gnomon.server.v1.ExplainConfigResponse.parameters:type_name -> gnomon.server.v1.Explanation
+	26, // 28: gnomon.server.v1.Explanation.parameter:type_name -> gnomon.server.v1.Parameter
+	34, // 29: gnomon.server.v1.Explanation.settings:type_name -> gnomon.server.v1.Setting
+	25, // 30: gnomon.server.v1.LayerChange.scope:type_name -> gnomon.server.v1.Scope
+	66, // 31: gnomon.server.v1.LayerChange.values:type_name -> gnomon.server.v1.LayerChange.ValuesEntry
+	35, // 32: gnomon.server.v1.ApplyConfigRequest.layers:type_name -> gnomon.server.v1.LayerChange
+	39, // 33: gnomon.server.v1.ApplyConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
+	39, // 34: gnomon.server.v1.ConfigChange.edits:type_name -> gnomon.server.v1.ConfigEdit
+	25, // 35: gnomon.server.v1.ConfigEdit.scope:type_name -> gnomon.server.v1.Scope
+	25, // 36: gnomon.server.v1.ListConfigChangesRequest.scope:type_name -> gnomon.server.v1.Scope
+	38, // 37: gnomon.server.v1.ListConfigChangesResponse.changes:type_name -> gnomon.server.v1.ConfigChange
+	25, // 38: gnomon.server.v1.CompareConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	39, // 39: gnomon.server.v1.CompareConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
+	25, // 40: gnomon.server.v1.RollbackConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	39, // 41: gnomon.server.v1.RollbackConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
+	67, // 42: gnomon.server.v1.WatchRequest.capacity:type_name -> gnomon.server.v1.WatchRequest.CapacityEntry
+	68, // 43: gnomon.server.v1.DesiredState.global:type_name -> gnomon.server.v1.DesiredState.GlobalEntry
+	69, // 44: gnomon.server.v1.DesiredState.host:type_name -> gnomon.server.v1.DesiredState.HostEntry
+	70, // 45: gnomon.server.v1.DesiredState.by_account:type_name -> gnomon.server.v1.DesiredState.ByAccountEntry
+	71, // 46: gnomon.server.v1.DesiredState.by_vm:type_name -> gnomon.server.v1.DesiredState.ByVmEntry
+	72, // 47: gnomon.server.v1.DesiredState.parts:type_name -> gnomon.server.v1.DesiredState.PartsEntry
+	48, // 48: gnomon.server.v1.DesiredState.orders:type_name -> gnomon.server.v1.Order
+	49, // 49: gnomon.server.v1.Order.deploy:type_name -> gnomon.server.v1.Deploy
+	73, // 50: gnomon.server.v1.Deploy.needs:type_name -> gnomon.server.v1.Deploy.NeedsEntry
+	50, // 51: gnomon.server.v1.SettleRequest.outcome:type_name -> gnomon.server.v1.Outcome
+	48, // 52: gnomon.server.v1.OrderRecord.order:type_name -> gnomon.server.v1.Order
+	50, // 53: gnomon.server.v1.OrderRecord.outcome:type_name -> gnomon.server.v1.Outcome
+	74, // 54: gnomon.server.v1.Layer.values:type_name -> gnomon.server.v1.Layer.ValuesEntry
+	22, // 55: gnomon.server.v1.ReportRequest.associations:type_name -> gnomon.server.v1.Association
+	75, // 56: gnomon.server.v1.ReportRequest.free:type_name -> gnomon.server.v1.ReportRequest.FreeEntry
+	0,  // 57: gnomon.server.v1.ReportRequest.warm:type_name -> gnomon.server.v1.Account
+	76, // 58: gnomon.server.v1.ReportRequest.predicted:type_name -> gnomon.server.v1.ReportRequest.PredictedEntry
+	55, // 59: gnomon.server.v1.DesiredState.ByAccountEntry.value:type_name -> gnomon.server.v1.Layer
+	55, // 60: gnomon.server.v1.DesiredState.ByVmEntry.value:type_name -> gnomon.server.v1.Layer
+	54, // 61: gnomon.server.v1.DesiredState.PartsEntry.value:type_name -> gnomon.server.v1.Part
+	1,  // 62: gnomon.server.v1.ManagementService.CreateAccount:input_type -> gnomon.server.v1.CreateAccountRequest
+	3,  // 63: gnomon.server.v1.ManagementService.GetAccount:input_type -> gnomon.server.v1.GetAccountRequest
+	5,  // 64: gnomon.server.v1.ManagementService.ListAccounts:input_type -> gnomon.server.v1.ListAccountsRequest
+	7,  // 65: gnomon.server.v1.ManagementService.UpdateAccount:input_type -> gnomon.server.v1.UpdateAccountRequest
+	9,  // 66: gnomon.server.v1.ManagementService.DeleteAccount:input_type -> gnomon.server.v1.DeleteAccountRequest
+	12, // 67: gnomon.server.v1.ManagementService.GetHost:input_type -> gnomon.server.v1.GetHostRequest
+	14, // 68: gnomon.server.v1.ManagementService.ListHosts:input_type -> gnomon.server.v1.ListHostsRequest
+	16, // 69: gnomon.server.v1.ManagementService.UpdateHost:input_type -> gnomon.server.v1.UpdateHostRequest
+	18, // 70: gnomon.server.v1.ManagementService.DeleteHost:input_type -> gnomon.server.v1.DeleteHostRequest
+	20, // 71: gnomon.server.v1.ManagementService.DeployVM:input_type -> gnomon.server.v1.DeployVMRequest
+	23, // 72: gnomon.server.v1.ManagementService.ListAssociations:input_type -> gnomon.server.v1.ListAssociationsRequest
+	27, // 73: gnomon.server.v1.ManagementService.GetConfig:input_type -> gnomon.server.v1.GetConfigRequest
+	31, // 74: gnomon.server.v1.ManagementService.ExplainConfig:input_type -> gnomon.server.v1.ExplainConfigRequest
+	29, // 75: gnomon.server.v1.ManagementService.SetConfig:input_type -> gnomon.server.v1.SetConfigRequest
+	36, // 76: gnomon.server.v1.ManagementService.ApplyConfig:input_type -> gnomon.server.v1.ApplyConfigRequest
+	40, // 77: gnomon.server.v1.ManagementService.ListConfigChanges:input_type -> gnomon.server.v1.ListConfigChangesRequest
+	42, // 78: gnomon.server.v1.ManagementService.CompareConfig:input_type -> gnomon.server.v1.CompareConfigRequest
+	44, // 79: gnomon.server.v1.ManagementService.RollbackConfig:input_type -> gnomon.server.v1.RollbackConfigRequest
+	46, // 80: gnomon.server.v1.HostLinkService.Watch:input_type -> gnomon.server.v1.WatchRequest
+	56, // 81: gnomon.server.v1.HostLinkService.Report:input_type -> gnomon.server.v1.ReportRequest
+	51, // 82: gnomon.server.v1.HostLinkService.Settle:input_type -> gnomon.server.v1.SettleRequest
+	2,  // 83: gnomon.server.v1.ManagementService.CreateAccount:output_type -> gnomon.server.v1.CreateAccountResponse
+	4,  // 84: gnomon.server.v1.ManagementService.GetAccount:output_type -> gnomon.server.v1.GetAccountResponse
+	6,  // 85: gnomon.server.v1.ManagementService.ListAccounts:output_type -> gnomon.server.v1.ListAccountsResponse
+	8,  // 86: gnomon.server.v1.ManagementService.UpdateAccount:output_type -> gnomon.server.v1.UpdateAccountResponse
+	10, // 87: gnomon.server.v1.ManagementService.DeleteAccount:output_type -> gnomon.server.v1.DeleteAccountResponse
+	13, // 88: gnomon.server.v1.ManagementService.GetHost:output_type -> gnomon.server.v1.GetHostResponse
+	15, // 89: gnomon.server.v1.ManagementService.ListHosts:output_type -> gnomon.server.v1.ListHostsResponse
+	17, // 90: gnomon.server.v1.ManagementService.UpdateHost:output_type -> gnomon.server.v1.UpdateHostResponse
+	19, // 91: gnomon.server.v1.ManagementService.DeleteHost:output_type -> gnomon.server.v1.DeleteHostResponse
+	21, // 92: gnomon.server.v1.ManagementService.DeployVM:output_type -> gnomon.server.v1.DeployVMResponse
+	24, // 93: gnomon.server.v1.ManagementService.ListAssociations:output_type -> gnomon.server.v1.ListAssociationsResponse
+	28, // 94: gnomon.server.v1.ManagementService.GetConfig:output_type -> gnomon.server.v1.GetConfigResponse
+	32, // 95: gnomon.server.v1.ManagementService.ExplainConfig:output_type -> gnomon.server.v1.ExplainConfigResponse
+	30, // 96: gnomon.server.v1.ManagementService.SetConfig:output_type -> gnomon.server.v1.SetConfigResponse
+	37, // 97: gnomon.server.v1.ManagementService.ApplyConfig:output_type -> gnomon.server.v1.ApplyConfigResponse
+	41, // 98: gnomon.server.v1.ManagementService.ListConfigChanges:output_type -> gnomon.server.v1.ListConfigChangesResponse
+	43, // 99: gnomon.server.v1.ManagementService.CompareConfig:output_type -> gnomon.server.v1.CompareConfigResponse
+	45, // 100: gnomon.server.v1.ManagementService.RollbackConfig:output_type -> gnomon.server.v1.RollbackConfigResponse
+	47, // 101: gnomon.server.v1.HostLinkService.Watch:output_type -> gnomon.server.v1.DesiredState
+	57, // 102: gnomon.server.v1.HostLinkService.Report:output_type -> gnomon.server.v1.ReportResponse
+	52, // 103: gnomon.server.v1.HostLinkService.Settle:output_type -> gnomon.server.v1.SettleResponse
+	83, // [83:104] is the sub-list for method output_type
+	62, // [62:83] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_gnomon_server_v1_server_proto_init() }
@@ -3437,13 +4204,16 @@ func file_gnomon_server_v1_server_proto_init() {
 	if File_gnomon_server_v1_server_proto != nil {
 		return
 	}
+	file_gnomon_server_v1_server_proto_msgTypes[48].OneofWrappers = []any{
+		(*Order_Deploy)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gnomon_server_v1_server_proto_rawDesc), len(file_gnomon_server_v1_server_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

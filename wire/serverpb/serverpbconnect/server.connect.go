@@ -65,6 +65,9 @@ const (
 	// ManagementServiceDeleteHostProcedure is the fully-qualified name of the ManagementService's
 	// DeleteHost RPC.
 	ManagementServiceDeleteHostProcedure = "/gnomon.server.v1.ManagementService/DeleteHost"
+	// ManagementServiceDeployVMProcedure is the fully-qualified name of the ManagementService's
+	// DeployVM RPC.
+	ManagementServiceDeployVMProcedure = "/gnomon.server.v1.ManagementService/DeployVM"
 	// ManagementServiceListAssociationsProcedure is the fully-qualified name of the ManagementService's
 	// ListAssociations RPC.
 	ManagementServiceListAssociationsProcedure = "/gnomon.server.v1.ManagementService/ListAssociations"
@@ -93,6 +96,8 @@ const (
 	HostLinkServiceWatchProcedure = "/gnomon.server.v1.HostLinkService/Watch"
 	// HostLinkServiceReportProcedure is the fully-qualified name of the HostLinkService's Report RPC.
 	HostLinkServiceReportProcedure = "/gnomon.server.v1.HostLinkService/Report"
+	// HostLinkServiceSettleProcedure is the fully-qualified name of the HostLinkService's Settle RPC.
+	HostLinkServiceSettleProcedure = "/gnomon.server.v1.HostLinkService/Settle"
 )
 
 // ManagementServiceClient is a client for the gnomon.server.v1.ManagementService service.
@@ -112,6 +117,9 @@ type ManagementServiceClient interface {
 	// DeleteHost forgets a host that is not connected and that no account is
 	// designated to, with its configuration.
 	DeleteHost(context.Context, *connect.Request[serverpb.DeleteHostRequest]) (*connect.Response[serverpb.DeleteHostResponse], error)
+	// DeployVM has a host define and start a VM, and returns once its shadow is
+	// associated. All is checked before anything is changed.
+	DeployVM(context.Context, *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error)
 	// ListAssociations returns which shadow belongs to which VM, everywhere.
 	ListAssociations(context.Context, *connect.Request[serverpb.ListAssociationsRequest]) (*connect.Response[serverpb.ListAssociationsResponse], error)
 	// GetConfig returns the effective parameters at a scope, each with the scope
@@ -199,6 +207,12 @@ func NewManagementServiceClient(httpClient connect.HTTPClient, baseURL string, o
 			connect.WithSchema(managementServiceMethods.ByName("DeleteHost")),
 			connect.WithClientOptions(opts...),
 		),
+		deployVM: connect.NewClient[serverpb.DeployVMRequest, serverpb.DeployVMResponse](
+			httpClient,
+			baseURL+ManagementServiceDeployVMProcedure,
+			connect.WithSchema(managementServiceMethods.ByName("DeployVM")),
+			connect.WithClientOptions(opts...),
+		),
 		listAssociations: connect.NewClient[serverpb.ListAssociationsRequest, serverpb.ListAssociationsResponse](
 			httpClient,
 			baseURL+ManagementServiceListAssociationsProcedure,
@@ -261,6 +275,7 @@ type managementServiceClient struct {
 	listHosts         *connect.Client[serverpb.ListHostsRequest, serverpb.ListHostsResponse]
 	updateHost        *connect.Client[serverpb.UpdateHostRequest, serverpb.UpdateHostResponse]
 	deleteHost        *connect.Client[serverpb.DeleteHostRequest, serverpb.DeleteHostResponse]
+	deployVM          *connect.Client[serverpb.DeployVMRequest, serverpb.DeployVMResponse]
 	listAssociations  *connect.Client[serverpb.ListAssociationsRequest, serverpb.ListAssociationsResponse]
 	getConfig         *connect.Client[serverpb.GetConfigRequest, serverpb.GetConfigResponse]
 	explainConfig     *connect.Client[serverpb.ExplainConfigRequest, serverpb.ExplainConfigResponse]
@@ -314,6 +329,11 @@ func (c *managementServiceClient) UpdateHost(ctx context.Context, req *connect.R
 // DeleteHost calls gnomon.server.v1.ManagementService.DeleteHost.
 func (c *managementServiceClient) DeleteHost(ctx context.Context, req *connect.Request[serverpb.DeleteHostRequest]) (*connect.Response[serverpb.DeleteHostResponse], error) {
 	return c.deleteHost.CallUnary(ctx, req)
+}
+
+// DeployVM calls gnomon.server.v1.ManagementService.DeployVM.
+func (c *managementServiceClient) DeployVM(ctx context.Context, req *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error) {
+	return c.deployVM.CallUnary(ctx, req)
 }
 
 // ListAssociations calls gnomon.server.v1.ManagementService.ListAssociations.
@@ -373,6 +393,9 @@ type ManagementServiceHandler interface {
 	// DeleteHost forgets a host that is not connected and that no account is
 	// designated to, with its configuration.
 	DeleteHost(context.Context, *connect.Request[serverpb.DeleteHostRequest]) (*connect.Response[serverpb.DeleteHostResponse], error)
+	// DeployVM has a host define and start a VM, and returns once its shadow is
+	// associated. All is checked before anything is changed.
+	DeployVM(context.Context, *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error)
 	// ListAssociations returns which shadow belongs to which VM, everywhere.
 	ListAssociations(context.Context, *connect.Request[serverpb.ListAssociationsRequest]) (*connect.Response[serverpb.ListAssociationsResponse], error)
 	// GetConfig returns the effective parameters at a scope, each with the scope
@@ -456,6 +479,12 @@ func NewManagementServiceHandler(svc ManagementServiceHandler, opts ...connect.H
 		connect.WithSchema(managementServiceMethods.ByName("DeleteHost")),
 		connect.WithHandlerOptions(opts...),
 	)
+	managementServiceDeployVMHandler := connect.NewUnaryHandler(
+		ManagementServiceDeployVMProcedure,
+		svc.DeployVM,
+		connect.WithSchema(managementServiceMethods.ByName("DeployVM")),
+		connect.WithHandlerOptions(opts...),
+	)
 	managementServiceListAssociationsHandler := connect.NewUnaryHandler(
 		ManagementServiceListAssociationsProcedure,
 		svc.ListAssociations,
@@ -524,6 +553,8 @@ func NewManagementServiceHandler(svc ManagementServiceHandler, opts ...connect.H
 			managementServiceUpdateHostHandler.ServeHTTP(w, r)
 		case ManagementServiceDeleteHostProcedure:
 			managementServiceDeleteHostHandler.ServeHTTP(w, r)
+		case ManagementServiceDeployVMProcedure:
+			managementServiceDeployVMHandler.ServeHTTP(w, r)
 		case ManagementServiceListAssociationsProcedure:
 			managementServiceListAssociationsHandler.ServeHTTP(w, r)
 		case ManagementServiceGetConfigProcedure:
@@ -585,6 +616,10 @@ func (UnimplementedManagementServiceHandler) DeleteHost(context.Context, *connec
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.ManagementService.DeleteHost is not implemented"))
 }
 
+func (UnimplementedManagementServiceHandler) DeployVM(context.Context, *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.ManagementService.DeployVM is not implemented"))
+}
+
 func (UnimplementedManagementServiceHandler) ListAssociations(context.Context, *connect.Request[serverpb.ListAssociationsRequest]) (*connect.Response[serverpb.ListAssociationsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.ManagementService.ListAssociations is not implemented"))
 }
@@ -625,6 +660,8 @@ type HostLinkServiceClient interface {
 	// Report tells the server what the host runs; sent on change and as a
 	// heartbeat.
 	Report(context.Context, *connect.Request[serverpb.ReportRequest]) (*connect.Response[serverpb.ReportResponse], error)
+	// Settle tells the server what became of an order. Repeating it is harmless.
+	Settle(context.Context, *connect.Request[serverpb.SettleRequest]) (*connect.Response[serverpb.SettleResponse], error)
 }
 
 // NewHostLinkServiceClient constructs a client for the gnomon.server.v1.HostLinkService service. By
@@ -650,6 +687,12 @@ func NewHostLinkServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(hostLinkServiceMethods.ByName("Report")),
 			connect.WithClientOptions(opts...),
 		),
+		settle: connect.NewClient[serverpb.SettleRequest, serverpb.SettleResponse](
+			httpClient,
+			baseURL+HostLinkServiceSettleProcedure,
+			connect.WithSchema(hostLinkServiceMethods.ByName("Settle")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -657,6 +700,7 @@ func NewHostLinkServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 type hostLinkServiceClient struct {
 	watch  *connect.Client[serverpb.WatchRequest, serverpb.DesiredState]
 	report *connect.Client[serverpb.ReportRequest, serverpb.ReportResponse]
+	settle *connect.Client[serverpb.SettleRequest, serverpb.SettleResponse]
 }
 
 // Watch calls gnomon.server.v1.HostLinkService.Watch.
@@ -669,6 +713,11 @@ func (c *hostLinkServiceClient) Report(ctx context.Context, req *connect.Request
 	return c.report.CallUnary(ctx, req)
 }
 
+// Settle calls gnomon.server.v1.HostLinkService.Settle.
+func (c *hostLinkServiceClient) Settle(ctx context.Context, req *connect.Request[serverpb.SettleRequest]) (*connect.Response[serverpb.SettleResponse], error) {
+	return c.settle.CallUnary(ctx, req)
+}
+
 // HostLinkServiceHandler is an implementation of the gnomon.server.v1.HostLinkService service.
 type HostLinkServiceHandler interface {
 	// Watch registers the host and streams what it is to run, whole each time,
@@ -677,6 +726,8 @@ type HostLinkServiceHandler interface {
 	// Report tells the server what the host runs; sent on change and as a
 	// heartbeat.
 	Report(context.Context, *connect.Request[serverpb.ReportRequest]) (*connect.Response[serverpb.ReportResponse], error)
+	// Settle tells the server what became of an order. Repeating it is harmless.
+	Settle(context.Context, *connect.Request[serverpb.SettleRequest]) (*connect.Response[serverpb.SettleResponse], error)
 }
 
 // NewHostLinkServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -698,12 +749,20 @@ func NewHostLinkServiceHandler(svc HostLinkServiceHandler, opts ...connect.Handl
 		connect.WithSchema(hostLinkServiceMethods.ByName("Report")),
 		connect.WithHandlerOptions(opts...),
 	)
+	hostLinkServiceSettleHandler := connect.NewUnaryHandler(
+		HostLinkServiceSettleProcedure,
+		svc.Settle,
+		connect.WithSchema(hostLinkServiceMethods.ByName("Settle")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/gnomon.server.v1.HostLinkService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case HostLinkServiceWatchProcedure:
 			hostLinkServiceWatchHandler.ServeHTTP(w, r)
 		case HostLinkServiceReportProcedure:
 			hostLinkServiceReportHandler.ServeHTTP(w, r)
+		case HostLinkServiceSettleProcedure:
+			hostLinkServiceSettleHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -719,4 +778,8 @@ func (UnimplementedHostLinkServiceHandler) Watch(context.Context, *connect.Reque
 
 func (UnimplementedHostLinkServiceHandler) Report(context.Context, *connect.Request[serverpb.ReportRequest]) (*connect.Response[serverpb.ReportResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.HostLinkService.Report is not implemented"))
+}
+
+func (UnimplementedHostLinkServiceHandler) Settle(context.Context, *connect.Request[serverpb.SettleRequest]) (*connect.Response[serverpb.SettleResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.HostLinkService.Settle is not implemented"))
 }

@@ -1,0 +1,35 @@
+package hypervisor
+
+import (
+	"context"
+	"errors"
+
+	"github.com/gnomon-vm/gnomon"
+)
+
+// ErrTaken is returned for a deployment whose name or id another VM has, running
+// or not.
+var ErrTaken = errors.New("the name or the id is taken")
+
+// ErrDefinition is returned for a definition that the hypervisor refuses.
+var ErrDefinition = errors.New("the hypervisor refuses the definition")
+
+// Deployer starts VMs by their definitions. It is apart from Driver, since a
+// host can be served without it.
+type Deployer interface {
+	// Deploy defines a VM and starts it. It returns nil for one that the same
+	// order has started already. After an error nothing is left of the VM,
+	// unless ctx ended: then it may start yet.
+	Deploy(ctx context.Context, d Deployment) error
+}
+
+// Deployment is a VM that is to be started.
+type Deployment struct {
+	Definition string // with the name, the id and the order in it
+	ID         gnomon.VMID
+	Name       string
+	Order      string // names the deployment
+
+	// ValidateOnly has everything checked and nothing changed.
+	ValidateOnly bool
+}
