@@ -291,6 +291,27 @@ func TestNoHello(t *testing.T) {
 	})
 }
 
+// Nobody waits for a template of an agent that says hello and no more.
+func TestNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host, guest := net.Pipe()
+		defer guest.Close()
+		go func() {
+			_ = wire.NewConn(guest).WriteToHost(helloOf(1))
+			_, _ = io.Copy(io.Discard, guest)
+		}()
+		l := newLink(host, quiet)
+		if err := l.open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		start := time.Now()
+		if err := answered(t.Context(), l); !errors.Is(err, ErrSilent) || time.Since(start) != readyTimeout {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+	})
+}
+
 func TestDialStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
 	defer cancel()

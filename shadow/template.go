@@ -19,6 +19,10 @@ const (
 	// without KVM.
 	templateTimeout = 2 * time.Minute
 
+	// readyTimeout bounds how long an agent that said hello takes to its next
+	// answer. It is at work by then: one that takes longer is not waited for.
+	readyTimeout = 10 * time.Second
+
 	// templateRetry is the pause after a template that could not be made, or that
 	// a clone of did not work. Meanwhile shadows boot.
 	templateRetry = time.Minute
@@ -149,20 +153,30 @@ func ready(ctx context.Context, c cell.Cell, socket string) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := answered(ctx, l); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// answered waits until the agent has answered all there was.
+func answered(ctx context.Context, l *Link) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("%w: no answer within %v of the hello", ErrSilent, readyTimeout))
+	defer cancel()
 	const id = 1
 	l.Send(&agentpb.ToAgent{Message: &agentpb.ToAgent_Ping{Ping: &agentpb.Ping{Id: id}}})
 	for {
 		select {
 		case m, ok := <-l.Messages():
 			if !ok {
-				return nil, fmt.Errorf("link to shadow: %w", l.Err())
+				return fmt.Errorf("link to shadow: %w", l.Err())
 			}
 			if m.GetPong().GetId() == id {
-				return l, nil
+				return nil
 			}
 		case <-ctx.Done():
-			l.Close()
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -45,6 +45,8 @@ func run() error {
 		switch m := m.GetMessage().(type) {
 		case *agentpb.ToAgent_Knock:
 			err = conn.WriteToHost(hello)
+		case *agentpb.ToAgent_Ping:
+			err = conn.WriteToHost(&agentpb.ToHost{Message: &agentpb.ToHost_Pong{Pong: &agentpb.Pong{Id: m.Ping.GetId()}}})
 		case *agentpb.ToAgent_Usage:
 			err = conn.WriteToHost(&agentpb.ToHost{Message: &agentpb.ToHost_Proposal{Proposal: &agentpb.Proposal{Seq: m.Usage.GetSeq()}}})
 		}
