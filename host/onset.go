@@ -88,7 +88,7 @@ func (d *Daemon) onset(o pressure.Onset) {
 	switch {
 	case v == nil || d.stopping || v.machine.Paused:
 		return
-	case !v.bounds.limits.Has(o.Resource) || v.last.Allocation[o.Resource] >= v.bounds.ceiling[o.Resource]:
+	case !d.hasRoom(o.VM, o.Resource):
 		outcome = "at its ceiling"
 	case !v.urgency.allow(o, d.now):
 		outcome = "too soon"
@@ -98,6 +98,21 @@ func (d *Daemon) onset(o pressure.Onset) {
 		return
 	}
 	d.heed(v, o)
+}
+
+// hasRoom reports whether a VM could be given more of a resource. The book tells:
+// what the last sample saw may have shrunk since.
+func (d *Daemon) hasRoom(id gnomon.VMID, r gnomon.Resource) bool {
+	v, _ := d.broker.View(id)
+	s := v.Resources[r]
+	if s == nil {
+		return false
+	}
+	has := s.Allocated
+	if s.InFlight != nil {
+		has = s.InFlight.To
+	}
+	return has < s.Ceiling
 }
 
 // resized has a VM's memory looked at whose balloon tells that it moved: by

@@ -98,6 +98,34 @@ func TestOnsetIsServedAtOnce(t *testing.T) {
 	_ = source.Close()
 }
 
+// A VM that had all it may have, and has less since, is looked at again before
+// the next sample tells that it has less.
+func TestOnsetAfterAShrink(t *testing.T) {
+	r, source := newRig(t), newTold()
+	r.opt.Pressure = source
+	r.configure(map[string]string{"monitoringInterval": "2s", "predictionHorizon": "10s"})
+	r.start()
+	id := r.add(simulated.Spec{ID: "vm1", Name: "vm1", Limits: gnomon.Resources{gnomon.CPU: 1000, gnomon.Memory: 256 << 20}})
+	r.eventually("an idle VM has little CPU", func() bool {
+		st, ok := r.daemon.broker.View(id)
+		return ok && st.Resources[gnomon.CPU].Allocated < 500
+	})
+	source.onsets <- pressure.Onset{
+		VM: id, Resource: gnomon.CPU, Cause: pressure.Throttled, At: time.Now(),
+		Interval: 5 * time.Millisecond, Run: time.Millisecond, Wait: 4 * time.Millisecond,
+	}
+	r.eventually("it was given what it demanded", func() bool {
+		for _, d := range r.daemon.vms[id].decisions.latest(0) {
+			if d.Resource == gnomon.CPU && d.Kind == gnomon.DecideGrow && d.To == 1000 {
+				return true
+			}
+		}
+		return false
+	})
+	r.stop()
+	_ = source.Close()
+}
+
 // However many onsets come, no more than a few are heeded in any second, and
 // one that stays is heeded less and less often.
 func TestUrgency(t *testing.T) {

@@ -9,12 +9,11 @@ import (
 )
 
 // A VM that computes at its limit is served before the next sample is due; the
-// daemon says what tells of it. (Not so eBPF after the interval was changed: to
-// be found out.)
+// daemon says what tells of it.
 func TestThrottledVMIsServedAtOnce(t *testing.T) {
-	for _, source := range []string{"perf", "sampling"} {
-		t.Run(source, func(t *testing.T) {
-			r := newRig(t, false, "--pressure", source)
+	for flag, source := range map[string]string{"auto": "ebpf", "perf": "perf", "sampling": "sampling"} {
+		t.Run(flag, func(t *testing.T) {
+			r := newRig(t, false, "--pressure", flag)
 			status := r.gnomon(t, "host", "status")
 			if !strings.Contains(status, "Pressure:    "+source) {
 				t.Errorf("host status does not tell %s:\n%s", source, status)

@@ -253,7 +253,7 @@ func (r *rig) cpuLimit(t *testing.T) (int64, error) {
 // awaitIdle waits until the VM has only its floor again.
 func (r *rig) awaitIdle(t *testing.T) {
 	t.Helper()
-	within(t, 60*time.Second, "the limit is low again", func() error {
+	within(t, 2*time.Minute, "the limit is low again", func() error {
 		limit, err := r.cpuLimit(t)
 		if err == nil && limit > 110 {
 			err = fmt.Errorf("%d millicores", limit)
