@@ -11,6 +11,9 @@ import (
 	"github.com/gnomon-vm/gnomon/config"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 	"github.com/gnomon-vm/gnomon/wire/recording"
+	"github.com/gnomon-vm/gnomon/wire/serverpb"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
 func readFile(t *testing.T, path string) iter.Seq2[gnomon.Event, error] {
@@ -120,6 +123,32 @@ func TestStateSurvivesAndRefusesDamage(t *testing.T) {
 	}
 	if _, err := openState(path); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a damaged state was accepted or not named: %v", err)
+	}
+}
+
+// A server that is newer may say what this host does not know: the rest counts.
+func TestStateOfANewerServer(t *testing.T) {
+	b, err := proto.Marshal(&serverpb.DesiredState{
+		Revision: 7, Accounts: []string{"acme"},
+		Global: map[string]string{"hold": "7s", "parameterOfTheFuture": "1"},
+		Host:   map[string]string{"headroom": "a value of the future", "predictionHorizon": "20s"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = protowire.AppendTag(b, 999, protowire.BytesType)
+	b = protowire.AppendString(b, "a field of the future")
+	state := &serverpb.DesiredState{}
+	if err := proto.Unmarshal(b, state); err != nil {
+		t.Fatal(err)
+	}
+	d := desiredFrom(state)
+	p, before := d.parameters("", "", ""), desired{}.parameters("", "", "")
+	if p.Hold != 7*time.Second || p.PredictionHorizon != 20*time.Second || p.HeadroomPercent != before.HeadroomPercent {
+		t.Errorf("hold %v, horizon %v, headroom %v", p.Hold, p.PredictionHorizon, p.HeadroomPercent)
+	}
+	if d.Revision != 7 || len(d.Accounts) != 1 {
+		t.Errorf("got %+v", d)
 	}
 }
 

@@ -36,7 +36,6 @@ func joinMembers(cfg *embed.Config, name, members string) {
 // member is one etcd of three, in a process of its own.
 type member struct {
 	*etcdProcess
-	env []string
 }
 
 func (m *member) start(t *testing.T) {

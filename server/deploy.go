@@ -188,6 +188,9 @@ func (s *Server) placeVM(v *view, account string, r placement.Request) (host, wh
 			hosts = append(hosts, h)
 		}
 	}
+	if len(hosts) == 0 && r.Host == "" {
+		return "", "", refuse(connect.CodeFailedPrecondition, "no host is connected that deploys VMs: start \"gnomon host\" on one, or upgrade it; see \"gnomon host ls\"")
+	}
 	best, why, err := placement.Place(hosts, r)
 	return best.Name, why, refusePlace(err)
 }

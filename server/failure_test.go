@@ -108,10 +108,11 @@ func TestEtcdWiped(t *testing.T) {
 	})
 }
 
-// proxy is a connection to etcd that can be cut.
+// proxy is a connection to etcd that can be cut, or held up.
 type proxy struct {
 	l    net.Listener
 	to   string
+	held sync.RWMutex // locked while nothing passes
 	mu   sync.Mutex
 	cut  bool
 	open []net.Conn
@@ -145,8 +146,22 @@ func (p *proxy) join(c net.Conn) {
 		return
 	}
 	p.open = append(p.open, c, up)
-	go func() { _, _ = io.Copy(up, c); up.Close() }()
-	go func() { _, _ = io.Copy(c, up); c.Close() }()
+	go p.pass(up, c)
+	go p.pass(c, up)
+}
+
+func (p *proxy) pass(to, from net.Conn) {
+	defer to.Close()
+	b := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(b)
+		p.held.RLock()
+		_, failed := to.Write(b[:n])
+		p.held.RUnlock()
+		if err != nil || failed != nil {
+			return
+		}
+	}
 }
 
 func (p *proxy) setCut(cut bool) {

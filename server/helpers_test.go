@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -49,6 +50,11 @@ func runEtcd(dir, address string) {
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.InitialClusterToken = fmt.Sprint(os.Getpid())
+	if quota := os.Getenv("GNOMON_TEST_ETCD_QUOTA"); quota != "" {
+		if cfg.QuotaBackendBytes, err = strconv.ParseInt(quota, 10, 64); err != nil {
+			panic(err)
+		}
+	}
 	if members := os.Getenv("GNOMON_TEST_ETCD_MEMBERS"); members != "" {
 		joinMembers(cfg, os.Getenv("GNOMON_TEST_ETCD_NAME"), members)
 	}
@@ -66,6 +72,7 @@ type etcdProcess struct {
 	binary  string // "" for the test binary
 	dir     string
 	address string
+	env     []string // more for the test binary
 	cmd     *exec.Cmd
 	stdin   io.Closer
 }
@@ -91,6 +98,7 @@ func (e *etcdProcess) start() {
 	if e.binary == "" {
 		e.cmd = exec.Command(os.Args[0])
 		e.cmd.Env = append(os.Environ(), "GNOMON_TEST_ETCD_DIR="+e.dir, "GNOMON_TEST_ETCD_URL="+e.address)
+		e.cmd.Env = append(e.cmd.Env, e.env...)
 	} else {
 		peer := "http://" + freeAddress(e.t)
 		e.cmd = exec.Command(e.binary, "--data-dir", e.dir, "--listen-client-urls", e.address, "--advertise-client-urls", e.address,
@@ -180,7 +188,8 @@ func serveOn(t *testing.T, o Options, address string) *running {
 	web := NewHTTPServer(s.Handler())
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
-	if web.TLSConfig = s.TLS(); web.TLSConfig != nil {
+	secure := s.TLS() != nil // asked now: serving HTTP/2 sets a TLSConfig, too
+	if web.TLSConfig = s.TLS(); secure {
 		parts.Go(func() { _ = web.ServeTLS(l, "", "") })
 	} else {
 		parts.Go(func() { _ = web.Serve(l) })
@@ -191,7 +200,7 @@ func serveOn(t *testing.T, o Options, address string) *running {
 		}
 	})
 	r := &running{Server: s, url: "http://" + l.Addr().String()}
-	if web.TLSConfig != nil {
+	if secure {
 		r.url = "https://" + l.Addr().String()
 	}
 	r.stop = sync.OnceFunc(func() {
@@ -204,7 +213,7 @@ func serveOn(t *testing.T, o Options, address string) *running {
 	})
 	t.Cleanup(r.stop)
 	r.api = serverpbconnect.NewManagementServiceClient(http.DefaultClient, r.url)
-	if web.TLSConfig != nil { // past the network
+	if secure { // past the network
 		r.api = serverpbconnect.NewManagementServiceClient(&http.Client{Transport: inside{s}}, "http://inside")
 	}
 	return r
@@ -285,6 +294,11 @@ func (h *testHost) currentStatus() string {
 
 func (h *testHost) until(what string, ok func(*serverpb.DesiredState) bool) *serverpb.DesiredState {
 	h.t.Helper()
+	h.t.Cleanup(func() {
+		if h.t.Failed() {
+			h.t.Logf("%s: the link is %q", h.name, h.currentStatus())
+		}
+	})
 	var d *serverpb.DesiredState
 	eventually(h.t, h.name+": "+what, func() bool {
 		d, _ = h.last()

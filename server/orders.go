@@ -100,13 +100,11 @@ func (s *Server) give(ctx context.Context, o *serverpb.OrderRecord, before int64
 
 // leased returns what stores a message for a while.
 func (s *Server) leased(ctx context.Context, key string, m proto.Message, lifetime time.Duration) (clientv3.Op, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	lease, err := s.store.Grant(ctx, int64(lifetime/time.Second))
+	id, err := s.lease(ctx, lifetime)
 	if err != nil {
-		return clientv3.Op{}, storeError(err)
+		return clientv3.Op{}, err
 	}
-	return putMessage(key, m, clientv3.WithLease(lease.ID))
+	return putMessage(key, m, clientv3.WithLease(id))
 }
 
 // settled waits until the host has settled an order that is stored since a

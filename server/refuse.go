@@ -35,6 +35,7 @@ const (
 	reasonConflict      = "CHANGED_MEANWHILE"
 	reasonStoreFull     = "STORE_FULL"
 	reasonStoreAway     = "STORE_UNAVAILABLE"
+	reasonStoreReadOnly = "STORE_READ_ONLY"
 	reasonVersionGone   = "VERSION_NOT_KEPT"
 	reasonDefinition    = "INVALID_DEFINITION"
 	reasonOverCapacity  = "OVER_CAPACITY"
@@ -110,6 +111,9 @@ func storeError(err error) error {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return refusal(connect.CodeResourceExhausted, reasonStoreFull,
 			fmt.Errorf("the store is full: %w; compact and defragment etcd, or raise its quota", err))
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return refusal(connect.CodeUnavailable, reasonStoreReadOnly,
+			fmt.Errorf("the store may not be written: %w; give gnomon's etcd user read and write permission for all keys from /gnomon/", err))
 	}
 	return refusal(connect.CodeUnavailable, reasonStoreAway,
 		fmt.Errorf("the store does not answer (%w): see that etcd runs and its disk has space", err))

@@ -151,6 +151,22 @@ func TestTooLateIsLeftOutAlone(t *testing.T) {
 	}
 }
 
+// Hosts' clocks may be minutes apart: what they write is all kept.
+func TestClocksThatAreApart(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	d := open(t, t.TempDir(), Options{Registerer: reg})
+	now := time.Now()
+	for i, off := range []time.Duration{0, 9 * time.Minute, -9 * time.Minute} {
+		name := fmt.Sprintf("m%d", i)
+		write(t, d, point(name, now.Add(off), 1))
+		write(t, d, point(name, now.Add(off).Add(time.Second), 2))
+		wantScalar(t, d, "sum_over_time("+name+"[1m])", now.Add(off).Add(2*time.Second), 3)
+	}
+	if n := testutil.ToFloat64(d.dropped); n != 0 {
+		t.Errorf("%v values counted as refused, want none", n)
+	}
+}
+
 func TestSecondOpenIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir, Options{})
