@@ -80,6 +80,10 @@ type Policy struct {
 	// Release is whether an allocation may follow a forecast below what the
 	// standard path alone would hold, as long as the forecast proves right.
 	Release bool `json:"release,omitempty"`
+
+	// Priority decides between VMs whose reservations compete: the higher is
+	// served first, the lower gives first; 0 to 100.
+	Priority int64 `json:"priority,omitempty"`
 }
 
 // Proposal is what a shadow's agent asks for after one sample: per resource, a
@@ -163,6 +167,7 @@ type Event struct {
 
 	Started  *Started       `json:"started,omitempty"`
 	Capacity *Capacity      `json:"capacity,omitempty"`
+	Quota    *Quota         `json:"quota,omitempty"`
 	Found    *Found         `json:"found,omitempty"`
 	Gone     *Gone          `json:"gone,omitempty"`
 	Policy   *PolicyChanged `json:"policy,omitempty"`
@@ -185,6 +190,14 @@ type Capacity struct {
 	Total Resources `json:"total"`
 }
 
+// Quota tells what the VMs of one account may have ahead of demand, all
+// together: what is reserved for them, and what of their allocations is there
+// for a forecast only. 0 is no quota. It replaces the account's earlier one.
+type Quota struct {
+	Account string    `json:"account,omitempty"`
+	Ahead   Resources `json:"ahead"`
+}
+
 // Found tells of a VM that runs and is taken in, with its limits as observed.
 type Found struct {
 	VM         VM        `json:"vm"`
@@ -197,10 +210,11 @@ type Gone struct {
 	VM VMID `json:"vm"`
 }
 
-// PolicyChanged replaces a VM's policy and bounds, and the set of resources
-// that may be limited.
+// PolicyChanged replaces a VM's account, policy and bounds, and the set of
+// resources that may be limited.
 type PolicyChanged struct {
 	VM      VMID        `json:"vm"`
+	Account string      `json:"account,omitempty"`
 	Policy  Policy      `json:"policy"`
 	Floor   Resources   `json:"floor"`
 	Ceiling Resources   `json:"ceiling"`

@@ -291,7 +291,7 @@ func (d *Daemon) reconfigure(v *vm) {
 	}
 	v.params, v.bounds = p, b
 	d.step(gnomon.Event{Policy: &gnomon.PolicyChanged{
-		VM: v.machine.ID, Policy: policyOf(p), Floor: v.bounds.floor, Ceiling: v.bounds.ceiling,
+		VM: v.machine.ID, Account: v.machine.Account, Policy: policyOf(p), Floor: v.bounds.floor, Ceiling: v.bounds.ceiling,
 		Limits: v.bounds.limits,
 	}})
 	if p.MonitoringInterval != before.MonitoringInterval {

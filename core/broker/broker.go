@@ -7,7 +7,8 @@
 // standard path alone would hold it at, which depends on demand only. What
 // forecasts add stands above that base, in reservations and prepared lots, and
 // the standard path treats it as if it were free. So a shadow can take nothing
-// from anyone. Where the policy says Release, a forecast may leave its VM below
+// from anyone. Among forecasts the higher priority goes first, and an account's
+// quota bounds what its VMs have by them. Where the policy says Release, a forecast may leave its VM below
 // the base, for as long as it proves right.
 package broker
 
@@ -109,6 +110,8 @@ func (b *Broker) Step(e gnomon.Event) Ready {
 	switch {
 	case e.Capacity != nil:
 		b.book.SetCapacity(e.Capacity.Total)
+	case e.Quota != nil:
+		b.book.SetQuota(e.Quota.Account, e.Quota.Ahead)
 	case e.Found != nil:
 		b.foundVM(*e.Found)
 	case e.Gone != nil:
@@ -163,9 +166,11 @@ func (b *Broker) touched(e gnomon.Event) (set gnomon.ResourceSet) {
 // settle brings a resource as close to what is wanted as it can be now.
 func (b *Broker) settle(r gnomon.Resource) {
 	s := b.scene(r)
+	s.limit()
 	s.serve()
 	s.reclaim()
 	s.prepare()
+	s.favour()
 	s.stage()
 	s.giveBack()
 	s.shrink()

@@ -61,7 +61,7 @@ func TestReleasesEndWithDemand(t *testing.T) {
 						w.both(func(h *world, shadow bool) {
 							g := h.vms[id]
 							g.policy.Release = false
-							change := gnomon.PolicyChanged{VM: id, Policy: g.policy, Limits: g.vm.Limits, Floor: g.vm.Floor, Ceiling: g.vm.Ceiling}
+							change := gnomon.PolicyChanged{VM: id, Account: g.vm.Account, Policy: g.policy, Limits: g.vm.Limits, Floor: g.vm.Floor, Ceiling: g.vm.Ceiling}
 							h.step(gnomon.Event{Policy: &change})
 							h.settle()
 							change.Policy.Release, g.policy.Release = true, true

@@ -50,23 +50,25 @@ func (b *tape) duration() time.Duration { return time.Duration(b.int64()) }
 
 func (b *tape) vm() gnomon.VMID { return names[int(b.byte())%len(names)] }
 
+func (b *tape) account() string { return []string{"", "acme"}[b.byte()%2] }
+
 func (b *tape) policy() gnomon.Policy {
-	return gnomon.Policy{Shadow: b.byte()%4 > 0, HeadroomPercent: b.int64(), Hold: b.duration()}
+	return gnomon.Policy{Shadow: b.byte()%4 > 0, HeadroomPercent: b.int64(), Hold: b.duration(), Priority: b.int64()}
 }
 
 func (b *tape) event(now *time.Time) gnomon.Event {
 	*now = now.Add(b.duration() % time.Hour)
 	e := gnomon.Event{At: *now}
-	switch b.byte() % 11 {
+	switch b.byte() % 12 {
 	case 0:
 		e.Capacity = &gnomon.Capacity{Total: b.resources()}
 	case 1:
-		e.Found = &gnomon.Found{VM: gnomon.VM{ID: b.vm(), Floor: b.resources(), Ceiling: b.resources(),
+		e.Found = &gnomon.Found{VM: gnomon.VM{ID: b.vm(), Account: b.account(), Floor: b.resources(), Ceiling: b.resources(),
 			Limits: gnomon.ResourceSet(b.byte())}, Policy: b.policy(), Allocation: b.resources()}
 	case 2:
 		e.Gone = &gnomon.Gone{VM: b.vm()}
 	case 3:
-		e.Policy = &gnomon.PolicyChanged{VM: b.vm(), Policy: b.policy(), Floor: b.resources(), Ceiling: b.resources(),
+		e.Policy = &gnomon.PolicyChanged{VM: b.vm(), Account: b.account(), Policy: b.policy(), Floor: b.resources(), Ceiling: b.resources(),
 			Limits: gnomon.ResourceSet(b.byte())}
 	case 4:
 		e.Sampled = &gnomon.Sample{VM: b.vm(), At: now.Add(b.duration()), Interval: b.duration(),
@@ -87,6 +89,8 @@ func (b *tape) event(now *time.Time) gnomon.Event {
 		e.Demanded = &gnomon.Demanded{VM: b.vm(), Levels: b.resources()}
 	case 9:
 		e.Applied = &gnomon.Applied{Action: uint64(b.byte()), VM: b.vm(), Resource: gnomon.Resource(b.byte() % 6), Observed: b.int64()}
+	case 10:
+		e.Quota = &gnomon.Quota{Account: b.account(), Ahead: b.resources()}
 	default:
 		e.Tick = &gnomon.Tick{}
 	}

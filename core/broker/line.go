@@ -47,6 +47,7 @@ type line struct {
 	base, lent int64
 	eased      int64
 	ease       ease
+	excess     int64     // of what is prepared, beyond the account's quota
 	cause      string    // of the base, for people
 	steady     time.Time // since when base has not grown
 	peaks      peaks
@@ -98,15 +99,14 @@ func (l *line) headroom() int64 { return max(0, min(l.m.policy.HeadroomPercent, 
 func (l *line) hold() time.Duration { return max(0, min(l.m.policy.Hold, maxHold)) }
 
 // held is the level a live reservation keeps the allocation from shrinking
-// below, as far as it is allocated.
+// below, as far as it is allocated and the account's quota covers it.
 func (l *line) held() int64 {
-	if l.ease.level > 0 {
-		return min(l.ease.level, l.allocated())
+	level := l.ease.level
+	if res := l.book.Reservation(); level == 0 && res != nil {
+		level = min(res.Level, l.bounds.Ceiling)
 	}
-	if res := l.book.Reservation(); res != nil {
-		return min(res.Level, l.bounds.Ceiling, l.allocated())
-	}
-	return 0
+	covered := l.book.Prepared() - l.excess + max(0, l.book.Room())
+	return min(level, l.allocated(), l.standard()+covered)
 }
 
 // tight is the level that what the VM needed of late leaves it, when another

@@ -25,6 +25,7 @@ func newTwin(t *rapid.T, vms int, capacity gnomon.Resources, release bool) *twin
 	w := &twin{t: t, with: newWorld(t), alone: newWorld(t),
 		usage: map[gnomon.VMID]gnomon.Resources{}, demand: map[gnomon.VMID]gnomon.Resources{}}
 	w.both(func(h *world, _ bool) { h.setCapacity(capacity) })
+	w.with.setQuota("acme", drawQuota(t))
 	for _, id := range names[:vms] {
 		f := drawVM(t, id)
 		f.VM.Limits = 15
@@ -110,6 +111,10 @@ func (w *twin) run(check func(id gnomon.VMID, r gnomon.Resource, with, alone int
 			w.pass(d)
 			w.both(func(h *world, _ bool) { h.step(gnomon.Event{Tick: &gnomon.Tick{}}) })
 		},
+		"quota": func(t *rapid.T) {
+			w.with.setQuota("acme", drawQuota(t))
+			w.with.settle()
+		},
 		"reattach": func(t *rapid.T) {
 			id := vm.Draw(t, "vm")
 			w.with.step(gnomon.Event{Attached: &gnomon.Attached{VM: id, Session: 1}})
@@ -127,9 +132,10 @@ func TestShadowsNeverHurtTheirVM(t *testing.T) {
 		for r := range gnomon.AllResources() {
 			capacity[r] = 1 << 45
 		}
-		newTwin(t, 2, capacity, false).run(func(id gnomon.VMID, r gnomon.Resource, with, alone int64) {
+		w := newTwin(t, 2, capacity, false)
+		w.run(func(id gnomon.VMID, r gnomon.Resource, with, alone int64) {
 			if with < alone {
-				t.Fatalf("%s %v: %d with a shadow, %d without", id, r, with, alone)
+				t.Fatalf("%s %v: %d with a shadow, %d without\n%s", id, r, with, alone, w.with.story())
 			}
 		})
 	})

@@ -23,6 +23,7 @@ type world struct {
 	now      time.Time
 	vms      map[gnomon.VMID]*guest
 	capacity gnomon.Resources
+	quotas   map[string]gnomon.Resources
 	pending  []gnomon.Action
 	issued   map[line]issue // the newest action of each, until its outcome was told
 	lastID   uint64
@@ -49,14 +50,14 @@ type guest struct {
 }
 
 func newWorld(t failer) *world {
-	return &world{t: t, b: broker.New(broker.Options{}), now: epoch, vms: map[gnomon.VMID]*guest{}, issued: map[line]issue{}}
+	return &world{t: t, b: broker.New(broker.Options{}), now: epoch, vms: map[gnomon.VMID]*guest{}, quotas: map[string]gnomon.Resources{}, issued: map[line]issue{}}
 }
 
 func (w *world) ids() []gnomon.VMID { return slices.Sorted(maps.Keys(w.vms)) }
 
 func (w *world) step(e gnomon.Event) broker.Ready {
 	e.At = w.now
-	before := w.b.Totals()
+	before, ahead := w.b.Totals(), w.ahead()
 	ready := w.b.Step(e)
 	w.log = append(w.log, e)
 	w.outcomes = append(w.outcomes, ready)
@@ -64,6 +65,8 @@ func (w *world) step(e gnomon.Event) broker.Ready {
 		w.t.Fatalf("after %s: %v", show(e), ready.Err)
 	}
 	w.check(e, ready, before)
+	w.checkQuotas(e, ahead)
+	w.checkPriorities(e)
 	w.pending = append(w.pending, ready.Actions...)
 	return ready
 }
@@ -102,6 +105,62 @@ func (w *world) check(e gnomon.Event, ready broker.Ready, before [gnomon.NumReso
 	}
 	for _, a := range ready.Actions {
 		w.checkAction(fail, a)
+	}
+}
+
+// ahead is what the VMs of each account have ahead of demand.
+func (w *world) ahead() map[string]gnomon.Resources {
+	sums := map[string]gnomon.Resources{}
+	for _, v := range w.b.VMs() {
+		account := v.VM.Account
+		if g := w.vms[v.VM.ID]; g != nil {
+			account = g.vm.Account // which it is about to be told of
+		}
+		sum := sums[account]
+		for r, s := range v.Resources {
+			if s != nil {
+				sum[r] += s.Reserved + s.Prepared
+			}
+		}
+		sums[account] = sum
+	}
+	return sums
+}
+
+// checkQuotas holds that no account has more ahead than its quota, but for what
+// it had before, when that was larger.
+func (w *world) checkQuotas(e gnomon.Event, before map[string]gnomon.Resources) {
+	for account, sum := range w.ahead() {
+		for r, quota := range w.quotas[account] {
+			if quota > 0 && sum[r] > max(quota, before[account][r]) {
+				w.t.Fatalf("after %s: account %q has %d %v ahead of demand, its quota is %d, and it had %d",
+					show(e), account, sum[r], gnomon.Resource(r), quota, before[account][r])
+			}
+		}
+	}
+}
+
+// checkPriorities holds that nothing is reserved for a VM while a request of a
+// higher priority lacks something that it could have instead.
+func (w *world) checkPriorities(e gnomon.Event) {
+	ahead := w.ahead()
+	for _, high := range w.b.VMs() {
+		for r, s := range high.Resources {
+			if s == nil || s.Reservation == nil || min(s.Reservation.Level, s.Ceiling) <= s.Allocated+s.Reserved {
+				continue
+			}
+			quota := w.quotas[high.VM.Account][r]
+			exhausted := quota > 0 && ahead[high.VM.Account][r] >= quota
+			for _, low := range w.b.VMs() {
+				if exhausted && low.VM.Account != high.VM.Account {
+					continue
+				}
+				if l := low.Resources[r]; l != nil && l.Reserved > 0 && low.Policy.Priority < high.Policy.Priority {
+					w.t.Fatalf("after %s: %d %v are reserved for %s of priority %d, and %s of priority %d lacks some",
+						show(e), l.Reserved, gnomon.Resource(r), low.VM.ID, low.Policy.Priority, high.VM.ID, high.Policy.Priority)
+				}
+			}
+		}
 	}
 }
 
@@ -188,7 +247,7 @@ func (w *world) sample(id gnomon.VMID, usage, demand gnomon.Resources, starved [
 var names = []gnomon.VMID{"a", "b", "c", "d"}
 
 func drawVM(t *rapid.T, id gnomon.VMID) gnomon.Found {
-	f := gnomon.Found{VM: gnomon.VM{ID: id, Name: string(id), Limits: gnomon.ResourceSet(rapid.IntRange(0, 15).Draw(t, "limits"))}}
+	f := gnomon.Found{VM: gnomon.VM{ID: id, Name: string(id), Account: drawAccount(t), Limits: gnomon.ResourceSet(rapid.IntRange(0, 15).Draw(t, "limits"))}}
 	for r := range gnomon.AllResources() {
 		f.VM.Floor[r] = rapid.Int64Range(0, 500).Draw(t, "floor")
 		f.VM.Ceiling[r] = f.VM.Floor[r] + rapid.Int64Range(1, 3000).Draw(t, "room")
@@ -203,12 +262,26 @@ func drawVM(t *rapid.T, id gnomon.VMID) gnomon.Found {
 	return f
 }
 
+func drawAccount(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"", "acme"}).Draw(t, "account")
+}
+
+func drawQuota(t *rapid.T) (q gnomon.Resources) {
+	for r := range gnomon.AllResources() {
+		if rapid.Bool().Draw(t, "limited") {
+			q[r] = drawAmount(t, r, "quota") / 4
+		}
+	}
+	return q
+}
+
 func drawPolicy(t *rapid.T) gnomon.Policy {
 	return gnomon.Policy{
 		Shadow:          rapid.Bool().Draw(t, "shadow"),
 		HeadroomPercent: rapid.Int64Range(0, 100).Draw(t, "headroom"),
 		Hold:            time.Duration(rapid.IntRange(0, 10).Draw(t, "hold")) * time.Second,
 		Release:         rapid.Bool().Draw(t, "release"),
+		Priority:        rapid.Int64Range(0, 2).Draw(t, "priority"),
 	}
 }
 
@@ -283,11 +356,12 @@ func TestAnyEvents(t *testing.T) {
 				w.step(gnomon.Event{Gone: &gnomon.Gone{VM: id}})
 			},
 			"capacity": func(t *rapid.T) { w.setCapacity(drawCapacity(t)) },
+			"quota":    func(t *rapid.T) { w.setQuota(drawAccount(t), drawQuota(t)) },
 			"policy": func(t *rapid.T) {
 				g := w.vms[known()]
 				f := drawVM(t, g.vm.ID)
-				g.vm.Floor, g.vm.Ceiling, g.policy = f.VM.Floor, f.VM.Ceiling, f.Policy
-				w.step(gnomon.Event{Policy: &gnomon.PolicyChanged{VM: g.vm.ID, Policy: g.policy, Limits: g.vm.Limits, Floor: g.vm.Floor, Ceiling: g.vm.Ceiling}})
+				g.vm.Account, g.vm.Floor, g.vm.Ceiling, g.policy = f.VM.Account, f.VM.Floor, f.VM.Ceiling, f.Policy
+				w.step(gnomon.Event{Policy: &gnomon.PolicyChanged{VM: g.vm.ID, Account: g.vm.Account, Policy: g.policy, Limits: g.vm.Limits, Floor: g.vm.Floor, Ceiling: g.vm.Ceiling}})
 			},
 			"attach": func(t *rapid.T) {
 				id := known()
@@ -361,6 +435,11 @@ func drawCapacity(t *rapid.T) (c gnomon.Resources) {
 func (w *world) setCapacity(c gnomon.Resources) {
 	w.capacity = c
 	w.step(gnomon.Event{Capacity: &gnomon.Capacity{Total: c}})
+}
+
+func (w *world) setQuota(account string, q gnomon.Resources) {
+	w.quotas[account] = q
+	w.step(gnomon.Event{Quota: &gnomon.Quota{Account: account, Ahead: q}})
 }
 
 func (w *world) found(f gnomon.Found) {

@@ -121,7 +121,7 @@ func (b *Broker) request(l *line, p gnomon.Proposal, w gnomon.Want) gnomon.Grant
 		l.lent = 0
 	}
 	missing := max(0, terms.Level-l.allocated())
-	got := min(missing, l.book.Reserved()+max(0, b.book.Free(l.r)))
+	got := l.book.Reserved() + b.scene(l.r).secure(l, missing-l.book.Reserved())
 	waste, err := l.book.Reserve(terms, got, b.now)
 	b.fault(err)
 	l.owe(waste)
@@ -135,9 +135,9 @@ func (b *Broker) request(l *line, p gnomon.Proposal, w gnomon.Want) gnomon.Grant
 		grant.Verdict, grant.Reason = gnomon.Granted, "reserved "+l.format(got)
 	case got > 0:
 		grant.Verdict = gnomon.Partial
-		grant.Reason = fmt.Sprintf("reserved %s of %s, no more is free", l.format(got), l.format(missing))
+		grant.Reason = fmt.Sprintf("reserved %s of %s, %s", l.format(got), l.format(missing), l.whyNoMore())
 	default:
-		grant.Reason = fmt.Sprintf("nothing of the %s missing is free", l.format(missing))
+		grant.Reason = fmt.Sprintf("nothing reserved of the %s missing, %s", l.format(missing), l.whyNoMore())
 	}
 	if terms.Level < w.Level {
 		grant.Reason += "; the ceiling is " + l.format(l.bounds.Ceiling)
@@ -146,6 +146,14 @@ func (b *Broker) request(l *line, p gnomon.Proposal, w gnomon.Want) gnomon.Grant
 		}
 	}
 	return b.answered(l, p.Seq, grant, got)
+}
+
+// whyNoMore tells why no more is reserved for a line.
+func (l *line) whyNoMore() string {
+	if l.book.Room() <= 0 {
+		return "the quota of " + l.m.account() + " allows no more"
+	}
+	return "no more is free"
 }
 
 func reasonOf(l *line, w gnomon.Want) string {

@@ -67,8 +67,9 @@ func (s *scene) shortage() (need, floors int64, cause string) {
 	return need, floors, cause
 }
 
-// plan lowers the donors' levels, down to what each keeps, those that can give
-// most first, until need is met. It returns what of need is not met.
+// plan lowers the donors' levels, down to what each keeps, until need is met:
+// those of the lowest priority first, of them those that can give most. It
+// returns what of need is not met.
 func plan(donors []donor, need int64, keep func(*line) int64) int64 {
 	if need <= 0 {
 		return 0
@@ -76,7 +77,9 @@ func plan(donors []donor, need int64, keep func(*line) int64) int64 {
 	for i := range donors {
 		donors[i].spare = donors[i].to - keep(donors[i].line)
 	}
-	slices.SortStableFunc(donors, func(a, b donor) int { return cmp.Compare(b.spare, a.spare) })
+	slices.SortStableFunc(donors, func(a, b donor) int {
+		return cmp.Or(cmp.Compare(a.priority(), b.priority()), cmp.Compare(b.spare, a.spare))
+	})
 	for i := range donors {
 		part := max(0, min(need, donors[i].spare))
 		donors[i].to -= part

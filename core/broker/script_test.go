@@ -25,8 +25,10 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // a line that starts with # is for the reader.
 //
 //	capacity cpu=4 memory=1GiB
+//	quota acme cpu=1
 //	found web cpu=0.1..2@0.5 [memory=...] [shadow] [headroom=25] [hold=10s]
-//	policy web cpu=0.1..1 [shadow] [headroom=25] [hold=10s]
+//	  [account=acme] [priority=60]
+//	policy web cpu=0.1..1 ...               as found
 //	sample web cpu=0.4[/0.6[/200ms]][@0.5]   usage[/demand[/starved]][@limit found]
 //	sample web urgent cpu=0.4                 10 ms after what was before
 //	  [at=1500ms]                         one that was taken before now
@@ -109,11 +111,15 @@ func (s *script) command(f []string) {
 		var total gnomon.Resources
 		s.amounts(args, func(r gnomon.Resource, text string) { total[r] = s.amount(r, text) })
 		s.step(gnomon.Event{Capacity: &gnomon.Capacity{Total: total}})
+	case "quota":
+		quota := gnomon.Quota{Account: string(vm)}
+		s.amounts(args, func(r gnomon.Resource, text string) { quota.Ahead[r] = s.amount(r, text) })
+		s.step(gnomon.Event{Quota: &quota})
 	case "found":
 		s.found(vm, args)
 	case "policy":
 		v, p, _ := s.bounds(vm, args)
-		s.step(gnomon.Event{Policy: &gnomon.PolicyChanged{VM: vm, Policy: p, Limits: v.Limits, Floor: v.Floor, Ceiling: v.Ceiling}})
+		s.step(gnomon.Event{Policy: &gnomon.PolicyChanged{VM: vm, Account: v.Account, Policy: p, Limits: v.Limits, Floor: v.Floor, Ceiling: v.Ceiling}})
 	case "sample":
 		s.sample(vm, args)
 	case "propose":
@@ -238,6 +244,10 @@ func (s *script) bounds(id gnomon.VMID, args []string) (gnomon.VM, gnomon.Policy
 			policy.HeadroomPercent = int64(s.number(value))
 		case "hold":
 			policy.Hold = s.duration(value)
+		case "account":
+			vm.Account = value
+		case "priority":
+			policy.Priority = int64(s.number(value))
 		default:
 			s.t.Fatalf("unknown argument %q", other)
 		}

@@ -122,38 +122,22 @@ func (s *scene) obtainable(l *line) int64 {
 	return s.free() + s.b.book.Total(s.r).Reserved - l.book.Reserved()
 }
 
-// revoke frees what is reserved, the least urgent first, up to amount. A
-// request whose reservation is revoked stands on, and may be served again.
+// revoke frees what is reserved up to amount, but for the winner: of the lowest
+// priority first, of that the least urgent.
 func (s *scene) revoke(winner *line, amount int64, reason string) {
-	var held []*line
-	for _, l := range s.lines {
-		if l != winner && l.book.Reserved() > 0 {
-			held = append(held, l)
+	for _, l := range s.leastFirst() {
+		if l != winner {
+			amount -= s.takeBack(l, min(amount, l.book.Reserved()), reason)
 		}
-	}
-	slices.SortStableFunc(held, func(a, b *line) int {
-		return b.book.Reservation().NeedAt.Compare(a.book.Reservation().NeedAt)
-	})
-	for _, l := range held {
-		take := min(amount, l.book.Reserved())
-		if take <= 0 {
-			return
-		}
-		amount -= take
-		waste := l.book.Release(take, s.b.now)
-		l.counts.Revoked++
-		s.b.decide(l, gnomon.Decision{Kind: gnomon.DecideRevoke, Amount: take,
-			Reservation: l.book.Reservation().ID, Reason: reason})
-		s.b.wasted(l, waste, reason)
 	}
 }
 
-// prepare adds what is free to the reservations that are short, the most
-// urgent first, and hands over those that will be needed soon.
+// prepare adds what can be had to the reservations that are short, and hands
+// over those that will be needed soon.
 func (s *scene) prepare() {
 	for _, l := range s.requests() {
 		res := l.book.Reservation()
-		if more := min(l.lacks(), s.free()); more > 0 {
+		if more := s.secure(l, l.missing()-l.book.Reserved()); more > 0 {
 			_, err := l.book.Reserve(*res, l.book.Reserved()+more, s.b.now)
 			s.b.fault(err)
 			s.b.decide(l, gnomon.Decision{Kind: gnomon.DecideReserve, Amount: more, Reservation: res.ID,
@@ -179,7 +163,8 @@ func (s *scene) prepare() {
 	}
 }
 
-// requests returns the lines with a live request, the most urgent first.
+// requests returns the lines with a live request: those of the highest priority
+// first, the most urgent of them first.
 func (s *scene) requests() (lines []*line) {
 	for _, l := range s.lines {
 		if l.book.Reservation() != nil {
@@ -187,13 +172,13 @@ func (s *scene) requests() (lines []*line) {
 		}
 	}
 	slices.SortStableFunc(lines, func(a, b *line) int {
-		return a.book.Reservation().NeedAt.Compare(b.book.Reservation().NeedAt)
+		return cmp.Or(cmp.Compare(b.priority(), a.priority()), a.book.Reservation().NeedAt.Compare(b.book.Reservation().NeedAt))
 	})
 	return lines
 }
 
 // missing is what a live request asks for beyond what is allocated; lacks is
-// what of it is not reserved either.
+// what of it is not reserved either, as far as the account's quota has room.
 func (l *line) missing() int64 {
 	res := l.book.Reservation()
 	if res == nil {
@@ -202,7 +187,7 @@ func (l *line) missing() int64 {
 	return max(0, min(res.Level, l.bounds.Ceiling)-l.allocated())
 }
 
-func (l *line) lacks() int64 { return max(0, l.missing()-l.book.Reserved()) }
+func (l *line) lacks() int64 { return max(0, min(l.missing()-l.book.Reserved(), l.book.Room())) }
 
 // leastShrink and leastHandover are the shares of an allocation below which a
 // limit does not follow a forecast that wavers.

@@ -32,7 +32,7 @@ func (b *Broker) open(m *machine, r gnomon.Resource, observed int64) {
 	if observed < 0 {
 		observed = bounds.Ceiling
 	}
-	book, err := b.book.Open(m.vm.ID, r, bounds, observed)
+	book, err := b.book.Open(m.vm.ID, m.vm.Account, r, bounds, observed)
 	if err != nil {
 		b.fault(err)
 		return
@@ -67,14 +67,15 @@ func (b *Broker) close(l *line, reason string) {
 	l.m.lines[l.r] = nil
 }
 
-// policyChanged puts new bounds into force at once. A resource that gets its
-// first ceiling is booked with the next sample, which tells what it has.
+// policyChanged puts new bounds into force at once, and those of a new account.
+// A resource that gets its first ceiling is booked with the next sample, which
+// tells what it has.
 func (b *Broker) policyChanged(p gnomon.PolicyChanged) {
 	m, ok := b.find(p.VM)
 	if !ok {
 		return
 	}
-	m.policy, m.vm.Limits, m.vm.Floor, m.vm.Ceiling = p.Policy, p.Limits, p.Floor, p.Ceiling
+	m.policy, m.vm.Account, m.vm.Limits, m.vm.Floor, m.vm.Ceiling = p.Policy, p.Account, p.Limits, p.Floor, p.Ceiling
 	m.each(func(l *line) {
 		bounds, ok := m.boundsOf(l.r)
 		if !ok {
@@ -84,6 +85,7 @@ func (b *Broker) policyChanged(p gnomon.PolicyChanged) {
 		l.fresh = l.fresh || l.seen && bounds.Ceiling < l.bounds.Ceiling
 		l.bounds = bounds
 		l.book.SetBounds(bounds)
+		l.book.SetAccount(p.Account)
 		if l.bound(l.base) != l.base {
 			l.cause = "a changed bound"
 		}

@@ -30,6 +30,10 @@ type Entry struct {
 	resource gnomon.Resource
 	bounds   Bounds
 
+	account string
+	quota   *quota // of the account, nil for none
+	counted int64  // what it counts of this entry
+
 	allocated int64 // booked
 	observed  int64 // seen in force
 	target    int64 // of the action in flight, or none
@@ -111,7 +115,7 @@ func (e *Entry) Raise(to, fromReserved int64, early bool, now time.Time) error {
 	p.reserved -= fromReserved
 	p.allocated += grow
 	e.allocated, e.target = to, to
-	p.settled()
+	e.settled()
 	return nil
 }
 
@@ -142,7 +146,7 @@ func (e *Entry) Observe(observed int64, now time.Time) (waste int64) {
 	if grew {
 		p.over = max(p.over, -p.free())
 	}
-	p.settled()
+	e.settled()
 	return waste
 }
 
@@ -157,6 +161,8 @@ func (e *Entry) Reserve(terms Reservation, amount int64, now time.Time) (waste i
 		return 0, errors.New("reserve: it would have expired")
 	case more > 0 && more > p.free():
 		return 0, fmt.Errorf("reserve: %d more wanted, %d free", more, p.free())
+	case more > 0 && more > e.Room():
+		return 0, fmt.Errorf("reserve: %d more wanted, the quota of account %q leaves %d", more, e.account, e.Room())
 	case amount > 0 && e.allocated+amount > e.bounds.Ceiling:
 		return 0, fmt.Errorf("reserve %d above %d: the ceiling is %d", amount, e.allocated, e.bounds.Ceiling)
 	}
@@ -172,7 +178,7 @@ func (e *Entry) Reserve(terms Reservation, amount int64, now time.Time) (waste i
 	}
 	e.reserved.add(more, 0, now)
 	p.reserved += more
-	p.settled()
+	e.settled()
 	return 0, nil
 }
 
@@ -182,7 +188,7 @@ func (e *Entry) Release(amount int64, now time.Time) (waste int64) {
 	p, before := e.page(), e.reserved.amount
 	waste = e.end(&e.reserved, amount, now)
 	p.reserved += e.reserved.amount - before
-	p.settled()
+	e.settled()
 	return waste
 }
 
@@ -199,12 +205,15 @@ func (e *Entry) Drop(now time.Time) (waste int64) {
 func (e *Entry) Use(amount int64, now time.Time) int64 {
 	amount = max(0, min(amount, e.prepared.amount))
 	e.prepared.take(amount, now)
+	e.settled()
 	return amount
 }
 
-// Keep tells that amount more of the allocation is kept for a forecast only.
+// Keep tells that amount more of the allocation is kept for a forecast only, as
+// far as the account's quota has room for it.
 func (e *Entry) Keep(amount int64, now time.Time) {
-	e.prepared.add(max(0, min(amount, e.allocated-e.prepared.amount)), 0, now)
+	e.prepared.add(max(0, min(amount, e.allocated-e.prepared.amount, e.Room())), 0, now)
+	e.settled()
 }
 
 // Close removes the entry: all it held is free. It returns what ended unused
@@ -213,9 +222,16 @@ func (e *Entry) Close(now time.Time) (waste int64) {
 	p := e.page()
 	waste = add(e.Drop(now), e.end(&e.prepared, e.prepared.amount, now))
 	e.book(0)
+	e.leave()
 	p.entries = slices.DeleteFunc(p.entries, func(o *Entry) bool { return o == e })
 	p.settled()
 	return waste
+}
+
+// settled brings the balance and the quota up to date with the entry.
+func (e *Entry) settled() {
+	e.count()
+	e.page().settled()
 }
 
 // end takes up to amount out of a lot as unused.

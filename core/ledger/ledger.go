@@ -33,6 +33,7 @@ type page struct {
 	reserved  int64
 	over      int64    // how far discovery, not a grant, has put free below 0
 	entries   []*Entry // by VM
+	quotas    map[string]*quota
 }
 
 func (p *page) free() int64 { return p.capacity - p.allocated - p.reserved }
@@ -55,6 +56,27 @@ func (l *Ledger) SetCapacity(total gnomon.Resources) {
 	}
 }
 
+// SetQuota books what the entries of one account may have ahead of demand, all
+// together; 0 for no quota. It may fall below what they have already: until
+// they have less, they get no more.
+func (l *Ledger) SetQuota(account string, ahead gnomon.Resources) {
+	for r := range gnomon.AllResources() {
+		p := &l.pages[r]
+		delete(p.quotas, account)
+		if ahead[r] > 0 {
+			if p.quotas == nil {
+				p.quotas = map[string]*quota{}
+			}
+			p.quotas[account] = &quota{limit: clamp(ahead[r])}
+		}
+		for _, e := range p.entries {
+			if e.account == account {
+				e.join(account)
+			}
+		}
+	}
+}
+
 // Total is one resource's line of the balance. Capacity = Allocated + Reserved
 // + Free.
 type Total struct {
@@ -74,9 +96,9 @@ func (l *Ledger) Total(r gnomon.Resource) Total {
 // while more was found in use than the host may promise.
 func (l *Ledger) Free(r gnomon.Resource) int64 { return l.pages[r].free() }
 
-// Open books a VM's allocation as it was observed, whatever the capacity. The
-// VM must not have an entry for r.
-func (l *Ledger) Open(vm gnomon.VMID, r gnomon.Resource, bounds Bounds, observed int64) (*Entry, error) {
+// Open books a VM's allocation as it was observed, whatever the capacity, for
+// an account, which may have no name. The VM must not have an entry for r.
+func (l *Ledger) Open(vm gnomon.VMID, account string, r gnomon.Resource, bounds Bounds, observed int64) (*Entry, error) {
 	p := &l.pages[r]
 	at, found := slices.BinarySearchFunc(p.entries, vm, compareVM)
 	if found {
@@ -84,6 +106,7 @@ func (l *Ledger) Open(vm gnomon.VMID, r gnomon.Resource, bounds Bounds, observed
 	}
 	e := &Entry{ledger: l, vm: vm, resource: r, bounds: bounds, target: none}
 	p.entries = slices.Insert(p.entries, at, e)
+	e.join(account)
 	e.book(clamp(observed))
 	p.discovered()
 	return e, nil
@@ -97,9 +120,13 @@ func (l *Ledger) Check() error {
 	for r := range gnomon.AllResources() {
 		p := &l.pages[r]
 		var allocated, reserved int64
+		ahead := map[*quota]int64{}
 		for _, e := range p.entries {
 			allocated += e.allocated
 			reserved += e.Reserved()
+			if e.quota != nil {
+				ahead[e.quota] += e.Ahead()
+			}
 			if err := e.check(); err != nil {
 				errs = append(errs, fmt.Errorf("%s of VM %s: %w", r, e.vm, err))
 			}
@@ -107,6 +134,11 @@ func (l *Ledger) Check() error {
 		if allocated != p.allocated || reserved != p.reserved {
 			errs = append(errs, fmt.Errorf("%s: entries hold %d allocated and %d reserved, the balance says %d and %d",
 				r, allocated, reserved, p.allocated, p.reserved))
+		}
+		for _, e := range p.entries {
+			if err := e.quota.check(ahead[e.quota]); err != nil {
+				errs = append(errs, fmt.Errorf("%s of account %q: %w", r, e.account, err))
+			}
 		}
 		if free := p.free(); free < -p.over {
 			errs = append(errs, fmt.Errorf("%s: granted %d more than there is", r, -p.over-free))

@@ -27,7 +27,7 @@ func open(t *testing.T) (*ledger.Ledger, *ledger.Entry) {
 
 func mustOpen(t *testing.T, l *ledger.Ledger, vm gnomon.VMID, observed int64) *ledger.Entry {
 	t.Helper()
-	e, err := l.Open(vm, cpu, ledger.Bounds{Floor: 100, Ceiling: 800}, observed)
+	e, err := l.Open(vm, "acme", cpu, ledger.Bounds{Floor: 100, Ceiling: 800}, observed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	l, _ := open(t)
-	if _, err := l.Open("a", cpu, ledger.Bounds{}, 1); err == nil {
+	if _, err := l.Open("a", "", cpu, ledger.Bounds{}, 1); err == nil {
 		t.Error("one VM was booked twice")
 	}
 }
@@ -211,7 +211,7 @@ func TestDiscoveryMayOvercommit(t *testing.T) {
 func TestHostileAmounts(t *testing.T) {
 	l := ledger.New(math.MaxUint64)
 	l.SetCapacity(gnomon.Resources{math.MaxInt64})
-	e, err := l.Open("a", cpu, ledger.Bounds{Ceiling: math.MaxInt64}, 0)
+	e, err := l.Open("a", "", cpu, ledger.Bounds{Ceiling: math.MaxInt64}, 0)
 	must(t, err)
 	reserve(t, e, ledger.MaxAmount, epoch)
 	if waste := e.Drop(after(math.MaxInt64)); waste != math.MaxInt64 {
@@ -228,6 +228,15 @@ func TestAnyOperations(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l, now := ledger.New(1), epoch
 		entries := map[gnomon.VMID]*ledger.Entry{}
+		accounts, quotas := map[*ledger.Entry]string{}, map[string]int64{}
+		ahead := func() map[string]int64 {
+			sums := map[string]int64{}
+			for _, e := range entries {
+				sums[accounts[e]] += e.Reserved() + e.Prepared()
+			}
+			return sums
+		}
+		before := map[string]int64{} // what accounts had ahead
 		amount := func(label string) int64 {
 			return rapid.OneOf(rapid.Int64Range(-10, 1200), rapid.Int64()).Draw(t, label)
 		}
@@ -251,17 +260,37 @@ func TestAnyOperations(t *testing.T) {
 				if b := l.Total(cpu); b.Capacity != b.Allocated+b.Reserved+b.Free || b.Allocated < 0 || b.Reserved < 0 {
 					t.Fatalf("%+v", b)
 				}
+				sums := ahead()
+				for account, quota := range quotas {
+					if quota > 0 && sums[account] > max(quota, before[account]) {
+						t.Fatalf("account %q has %d ahead of a quota of %d, and had %d before", account, sums[account], quota, before[account])
+					}
+				}
+				before = sums
 			},
 			"capacity": func(t *rapid.T) { l.SetCapacity(gnomon.Resources{amount("capacity")}) },
+			"quota": func(t *rapid.T) {
+				account := drawAccount(t)
+				quotas[account] = rapid.Int64Range(0, 500).Draw(t, "quota")
+				l.SetQuota(account, gnomon.Resources{quotas[account]})
+				before[account] = ahead()[account]
+			},
+			"account": func(t *rapid.T) {
+				e, account := pick(), drawAccount(t)
+				e.SetAccount(account)
+				accounts[e] = account
+				before = ahead()
+			},
 			"open": func(t *rapid.T) {
 				vm := rapid.SampledFrom([]gnomon.VMID{"a", "b", "c"}).Draw(t, "vm")
 				floor := rapid.Int64Range(0, 300).Draw(t, "floor")
-				e, err := l.Open(vm, cpu, ledger.Bounds{Floor: floor, Ceiling: floor + 700}, amount("observed"))
+				account := drawAccount(t)
+				e, err := l.Open(vm, account, cpu, ledger.Bounds{Floor: floor, Ceiling: floor + 700}, amount("observed"))
 				if (err == nil) != (entries[vm] == nil) {
 					t.Fatalf("open %s: %v", vm, err)
 				}
 				if err == nil {
-					entries[vm] = e
+					entries[vm], accounts[e] = e, account
 				}
 			},
 			"raise": func(t *rapid.T) {
@@ -303,12 +332,65 @@ func TestAnyOperations(t *testing.T) {
 	})
 }
 
+func drawAccount(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"", "acme"}).Draw(t, "account")
+}
+
+// An account's entries share its quota. One that is lowered takes nothing away,
+// but lets nothing grow before there is less.
+func TestQuotaIsSharedByAnAccount(t *testing.T) {
+	l, a := open(t)
+	b := mustOpen(t, l, "b", 200)
+	room := func(want int64) {
+		t.Helper()
+		if a.Room() != want || b.Room() != want {
+			t.Errorf("room of %d and %d, want %d", a.Room(), b.Room(), want)
+		}
+		if err := l.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	room(ledger.MaxAmount)
+	l.SetQuota("acme", gnomon.Resources{100})
+	room(100)
+	reserve(t, a, 60, epoch)
+	room(40)
+	soon := ledger.Reservation{Expires: after(time.Second)}
+	if _, err := b.Reserve(soon, 41, epoch); err == nil || !strings.Contains(err.Error(), `the quota of account "acme" leaves 40`) {
+		t.Errorf("reserved beyond the quota: %v", err)
+	}
+	must(t, a.Raise(260, 60, true, epoch)) // handed over ahead of demand: it still counts
+	room(40)
+	b.Keep(50, epoch)
+	room(0)
+	l.SetQuota("acme", gnomon.Resources{70})
+	room(-30)
+	a.Use(20, epoch) // demand has it
+	room(-10)
+	b.Keep(10, epoch)
+	room(-10)
+	b.SetAccount("other")
+	if b.Room() != ledger.MaxAmount || a.Room() != 30 {
+		t.Errorf("room of %d and %d once one has left", a.Room(), b.Room())
+	}
+	b.SetAccount("acme")
+	room(-10)
+	b.Close(epoch)
+	if a.Room() != 30 {
+		t.Errorf("room of %d, want 30", a.Room())
+	}
+	l.SetQuota("acme", gnomon.Resources{})
+	if a.Room() != ledger.MaxAmount {
+		t.Errorf("room of %d without a quota", a.Room())
+	}
+}
+
 // Every unit-second of a lot ends up as used or as waste, however it is split.
 func TestWasteIsConserved(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := ledger.New(1)
 		l.SetCapacity(gnomon.Resources{1 << 40})
-		e, err := l.Open("a", cpu, ledger.Bounds{Ceiling: 1 << 40}, 0)
+		e, err := l.Open("a", "", cpu, ledger.Bounds{Ceiling: 1 << 40}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
