@@ -42,7 +42,9 @@ func (b *Broker) sampledLine(l *line, s gnomon.Sample) {
 	l.last.Starved = max(0, s.Starved[l.r])
 	l.last.SampledAt = s.At
 	l.seen, l.fresh = true, true
-	l.peaks.add(s.At, l.last.Demand, l.hold())
+	if !s.Urgent || l.r == gnomon.Memory {
+		l.peaks.add(s.At, l.last.Demand, l.hold())
+	}
 
 	observed := s.Allocation[l.r]
 	if observed < 0 {
@@ -50,7 +52,7 @@ func (b *Broker) sampledLine(l *line, s gnomon.Sample) {
 	}
 	b.reconcile(l, s.At, amount(observed))
 
-	base := l.nextBase(s.Interval, b.now)
+	base := l.advance(s, b.now)
 	if l.ease.level > 0 {
 		b.sampledEased(l, s, base)
 		return
@@ -65,32 +67,33 @@ func (b *Broker) sampledLine(l *line, s gnomon.Sample) {
 
 func amount(a int64) int64 { return max(0, min(a, ledger.MaxAmount)) }
 
-// nextBase is the standard path: what the base becomes with the last sample.
-// It depends on demand, bounds and policy only, never on a proposal.
+// nextBase is the standard path: what a base that has not grown since it was
+// steady becomes with the last sample. It depends on demand, bounds and policy
+// only, never on a proposal.
 //
 // It grows when demand has used up half its headroom, to demand plus headroom.
 // When the VM was starved, demand is only a lower bound: the step is doubled.
 // It shrinks to the highest demand of the last Hold plus headroom, if it has
 // not grown in that time and at least a tenth is to gain.
-func (l *line) nextBase(interval time.Duration, now time.Time) int64 {
+func (l *line) nextBase(base int64, steady time.Time, interval time.Duration, now time.Time) int64 {
 	want := l.padded(l.last.Demand)
-	starved := l.last.Starved > interval/10 && l.last.Demand >= l.base-l.base/10
-	if starved || l.halfPadded(l.last.Demand) > l.base {
-		step := max(0, want-l.base)
+	starved := l.last.Starved > interval/10 && l.last.Demand >= base-base/10
+	if starved || l.halfPadded(l.last.Demand) > base {
+		step := max(0, want-base)
 		if starved {
 			step *= 2
 		}
-		return l.bound(l.base + step)
+		return l.bound(base + step)
 	}
 	hold := l.hold()
-	if now.Sub(l.steady) < hold {
-		return l.base
+	if now.Sub(steady) < hold {
+		return base
 	}
 	target := l.bound(l.padded(max(l.last.Demand, l.peaks.max(now.Add(-hold)))))
-	if target < l.base-l.base/10 {
+	if target < base-base/10 {
 		return target
 	}
-	return l.base
+	return base
 }
 
 // demand raises the base for what is needed now, and notes what of the need
@@ -149,12 +152,16 @@ func (b *Broker) demanded(d gnomon.Demanded) {
 		if l.flight != nil {
 			moving = moving.With(l.r)
 		}
-		if level := l.bound(amount(d.Levels[l.r])); d.Levels[l.r] > 0 && level > l.standard() {
+		if d.Levels[l.r] <= 0 {
+			return
+		}
+		level := l.bound(amount(d.Levels[l.r]))
+		if level > l.standard() {
 			b.demand(l, level, max(level, l.base), "a request for "+l.format(level))
 			l.firm(b.now.Add(l.hold()))
-		} else if d.Levels[l.r] > 0 {
-			l.steady = b.now
 		}
+		l.steady = b.now
+		l.onset.base, l.onset.steady = max(l.onset.base, level), b.now
 	})
 	for r := range gnomon.AllResources() {
 		if level := d.Levels[r]; level != 0 {

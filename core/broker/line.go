@@ -50,6 +50,7 @@ type line struct {
 	excess     int64     // of what is prepared, beyond the account's quota
 	cause      string    // of the base, for people
 	steady     time.Time // since when base has not grown
+	onset      onset
 	peaks      peaks
 	short      time.Time // since when less than standard is allocated, or zero
 

@@ -255,22 +255,21 @@ func (l *lane) note(known bool, allocation float64) {
 func (p *Planner) want(r gnomon.Resource, o Observation) gnomon.Want {
 	l := &p.lanes[r]
 	f := l.forecaster.Forecast()
-	if o.Urgent {
-		// The forecast is from before; what is demanded now is the least of the
-		// next step.
-		for q := range f.Quantiles[0] {
-			f.Quantiles[0][q] = max(f.Quantiles[0][q], float64(o.Demand[r]))
-		}
-	}
 	enough, short := l.size(f, p.settings, float64(o.Ceiling[r]))
-	if o.Urgent {
-		enough = max(enough, float64(o.Demand[r])*(1+beyond))
-	}
 	want := Decide(Inputs{
 		Resource: r, Interval: p.settings.Interval, Horizon: p.settings.Horizon,
 		Usage: o.Usage[r], Demand: o.Demand[r], Allocation: o.Allocation[r], Ceiling: o.Ceiling[r],
 		Threshold: p.settings.Threshold[r], Quantile: max(0.5, min(mostSure, 1-short)), Forecast: f,
 	})
+	if o.Urgent {
+		// The forecast is from before; what is demanded now is the least of the
+		// next step. The host serves that at once, so it need not be asked for.
+		for q := range f.Quantiles[0] {
+			f.Quantiles[0][q] = max(f.Quantiles[0][q], float64(o.Demand[r]))
+		}
+		enough, _ = l.size(f, p.settings, float64(o.Ceiling[r]))
+		enough = max(enough, float64(o.Demand[r])*(1+beyond))
+	}
 	if l.past.samples >= firstSizes {
 		want.Enough = amount(enough)
 	}

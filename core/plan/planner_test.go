@@ -102,16 +102,15 @@ func same(a, b []float64) bool {
 	return slices.EqualFunc(a, b, func(x, y float64) bool { return x == y || math.IsNaN(x) && math.IsNaN(y) })
 }
 
-func TestUrgentDemandIsAskedForAtOnce(t *testing.T) {
+func TestUrgentDemandIsTheLeastThatIsEnough(t *testing.T) {
 	p := planner(t, settings())
 	for s := range 30 {
 		p.Observe(cpu(float64(s), 60, 60))
 	}
 	o := cpu(29.3, 200, 900)
 	o.Urgent = true
-	got := p.Observe(o).Wants[0]
-	if got.Level < 900 || got.NeedIn != 0 || got.Lifetime < 2*time.Second {
-		t.Errorf("got %+v, want a level of at least 900 now", got)
+	if got := p.Observe(o).Wants[0]; got.Enough <= 900 || got.Level >= 900 {
+		t.Errorf("got %+v, want more than 900 to be enough and nothing of it reserved", got)
 	}
 	if h := p.lanes[gnomon.CPU].history; len(h) != 30 {
 		t.Errorf("%d samples learned, want 30", len(h))
