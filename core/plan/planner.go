@@ -255,19 +255,21 @@ func (l *lane) note(known bool, allocation float64) {
 func (p *Planner) want(r gnomon.Resource, o Observation) gnomon.Want {
 	l := &p.lanes[r]
 	f := l.forecaster.Forecast()
-	enough, short := l.size(f, p.settings, float64(o.Ceiling[r]))
+	enough, short := l.size(f, p.settings, float64(o.Ceiling[r]), 0)
 	want := Decide(Inputs{
 		Resource: r, Interval: p.settings.Interval, Horizon: p.settings.Horizon,
 		Usage: o.Usage[r], Demand: o.Demand[r], Allocation: o.Allocation[r], Ceiling: o.Ceiling[r],
 		Threshold: p.settings.Threshold[r], Quantile: max(0.5, min(mostSure, 1-short)), Forecast: f,
 	})
-	if o.Urgent {
+	if least := o.least(r); least > 0 {
+		enough, _ = l.size(f, p.settings, float64(o.Ceiling[r]), least)
+	} else if o.Urgent {
 		// The forecast is from before; what is demanded now is the least of the
 		// next step. The host serves that at once, so it need not be asked for.
 		for q := range f.Quantiles[0] {
 			f.Quantiles[0][q] = max(f.Quantiles[0][q], float64(o.Demand[r]))
 		}
-		enough, _ = l.size(f, p.settings, float64(o.Ceiling[r]))
+		enough, _ = l.size(f, p.settings, float64(o.Ceiling[r]), 0)
 		enough = max(enough, float64(o.Demand[r])*(1+beyond))
 	}
 	if l.past.samples >= firstSizes {
@@ -276,13 +278,33 @@ func (p *Planner) want(r gnomon.Resource, o Observation) gnomon.Want {
 	return want
 }
 
+// least returns what demand is known to exceed where more is not known, else 0: a
+// queue at a disk's limit does not tell how much more would be done without it,
+// nor does one of a network whose estimate is near its bound, twice the limit.
+func (o Observation) least(r gnomon.Resource) float64 {
+	limit, demand := o.Allocation[r], o.Demand[r]
+	switch {
+	case !o.Urgent || limit <= 0 || demand <= limit:
+		return 0
+	case r == gnomon.Disk:
+		return float64(limit)
+	case r == gnomon.Network && demand >= limit+limit/10*8:
+		return float64(demand)
+	}
+	return 0
+}
+
 // size returns what is enough for the next interval, and how probable it is that
-// it is not.
-func (l *lane) size(f forecast.Forecast, s Settings, ceiling float64) (enough, short float64) {
+// it is not; of demand that exceeds least, if that is not 0.
+func (l *lane) size(f forecast.Forecast, s Settings, ceiling, least float64) (enough, short float64) {
 	if ceiling <= 0 {
 		return 0, 0.1
 	}
 	next, then := l.outlooks(f, ceiling)
+	if least > 0 {
+		next.exceeds(least)
+		then.exceeds(least)
+	}
 	share := min(1, settling/s.Interval.Seconds())
 	return size(next, then, share, max(l.allocation, ceiling*leastScale), s.Price)
 }

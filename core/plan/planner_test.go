@@ -117,6 +117,31 @@ func TestUrgentDemandIsTheLeastThatIsEnough(t *testing.T) {
 	}
 }
 
+// A disk that is held at its limit does not tell how much more it would do: what
+// is enough is as demand was when it was more than that.
+func TestDiskAtItsLimitIsSizedByWhatExceededIt(t *testing.T) {
+	disk := func(at float64, usage, demand, allocation int64) Observation {
+		o := cpu(at, 0, 0)
+		o.Known = gnomon.SetOf(gnomon.Disk)
+		o.Usage[gnomon.Disk], o.Demand[gnomon.Disk] = usage, demand
+		o.Allocation[gnomon.Disk], o.Ceiling[gnomon.Disk] = allocation, 100_000_000
+		return o
+	}
+	p := planner(t, settings())
+	for s := range 400 {
+		usage := int64(20_000)
+		if s%50 == 0 {
+			usage = 8_000_000
+		}
+		p.Observe(disk(float64(s), usage, usage, 100_000))
+	}
+	o := disk(399.3, 100_000, 150_000, 100_000)
+	o.Urgent = true
+	if got := p.Observe(o).Wants[0].Enough; got < 7_500_000 || got > 12_000_000 {
+		t.Errorf("%d B/s is enough, want about the 8 MB/s of each burst", got)
+	}
+}
+
 func TestUnknownResourcesAreMissing(t *testing.T) {
 	p := planner(t, settings())
 	both := cpu(0, 60, 60)

@@ -32,11 +32,36 @@ type outlook struct {
 	past    *summary
 	unseen  float64 // probability
 	ceiling float64
+
+	// What demand is known to exceed, 0 if nothing is known, with what was left
+	// over of it and how probable that was, had it not been known.
+	least, leastSurplus, leastShort float64
+}
+
+// exceeds has demand be as it is where it exceeds an amount.
+func (o *outlook) exceeds(least float64) {
+	o.leastSurplus, o.leastShort = o.anyway(least)
+	o.least = least
 }
 
 // at returns what is expected to be left over of an amount, and how probable it
 // is that demand exceeds it.
 func (o *outlook) at(amount float64) (surplus, short float64) {
+	surplus, short = o.anyway(amount)
+	switch {
+	case o.least <= 0 || o.leastShort <= 0:
+		return surplus, short
+	case amount <= o.least:
+		return 0, 1
+	}
+	// Of the surplus, the integral of the distribution up to the amount, what is
+	// above both least and its level counts.
+	surplus -= o.leastSurplus + (amount-o.least)*(1-o.leastShort)
+	return max(0, surplus/o.leastShort), min(1, short/o.leastShort)
+}
+
+// anyway is at, were it not known that demand exceeds anything.
+func (o *outlook) anyway(amount float64) (surplus, short float64) {
 	surplus, short = o.forecast(amount)
 	before, exceeded := o.past.at(amount)
 	if amount >= o.ceiling {

@@ -83,12 +83,44 @@ func TestSizeProperties(t *testing.T) {
 		}
 		x, y := value.Draw(t, "x"), value.Draw(t, "y")
 		x, y = min(x, y), max(x, y)
+		if rapid.Bool().Draw(t, "known") {
+			o.exceeds(value.Draw(t, "least"))
+		}
 		left, p1 := o.at(x)
 		leftMore, p2 := o.at(y)
 		if p2 > p1+1e-9 || leftMore < left*(1-1e-9)-1e-6 || p1 < 0 || p1 > 1 || left < 0 || left > x*(1+1e-9)+1e-6 {
 			t.Fatalf("of %v %v is left, short with %v; of %v %v, with %v", x, left, p1, y, leftMore, p2)
 		}
 	})
+}
+
+// Of what exceeds an amount as much is left over, and as often too little, as of
+// all demand less what does not exceed it.
+func TestDemandKnownToExceedAnAmount(t *testing.T) {
+	anyway, above := exponential(0, 100, 1e6), exponential(0, 100, 1e6)
+	const least = 300.0
+	above.exceeds(least)
+	_, rest := anyway.at(least)
+	for _, amount := range []float64{100, 300, 310, 400, 800} {
+		left, short := above.at(amount)
+		wantLeft, wantShort := 0.0, 1.0
+		if amount > least {
+			_, p := anyway.at(amount)
+			wantShort = p / rest
+			const steps = 100_000
+			for i := range steps {
+				y := least + (amount-least)*(float64(i)+0.5)/steps
+				_, p := anyway.at(y)
+				wantLeft += (amount - least) / steps * (1 - p/rest)
+			}
+		}
+		if math.Abs(left-wantLeft) > 0.01*(1+wantLeft) || math.Abs(short-wantShort) > 1e-9 {
+			t.Errorf("of %v %v is left, short with %v: want %v, %v", amount, left, short, wantLeft, wantShort)
+		}
+	}
+	if a, _ := size(above, above, 0, 1000, 1e4); a < 2*least {
+		t.Errorf("%v is enough of what exceeds %v, want what such demand is like", a, least)
+	}
 }
 
 // What is learned fades, however long it goes on.
