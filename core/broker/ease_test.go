@@ -104,6 +104,33 @@ func TestForecastsThatFailAreDoubted(t *testing.T) {
 	}
 }
 
+// A forecast that was too low for too long is heeded where it asks for more.
+func TestForecastsInDoubtMayAskForMore(t *testing.T) {
+	w := newWorld(t)
+	w.setCapacity(gnomon.Resources{gnomon.CPU: 8000})
+	w.found(gnomon.Found{VM: gnomon.VM{ID: "a", Limits: gnomon.SetOf(gnomon.CPU), Ceiling: gnomon.Resources{gnomon.CPU: 4000}},
+		Policy: gnomon.Policy{Shadow: true, HeadroomPercent: 20, Hold: 10 * time.Second, Release: true}})
+	w.step(gnomon.Event{Attached: &gnomon.Attached{VM: "a", Session: 1}})
+	propose := func(seq uint64, enough int64) {
+		w.now = w.now.Add(time.Second)
+		level := gnomon.Resources{gnomon.CPU: 1000}
+		w.sample("a", level, level, [gnomon.NumResources]time.Duration{})
+		w.settle()
+		w.step(gnomon.Event{Proposed: &gnomon.Proposal{VM: "a", Session: 1, Seq: seq, At: w.now,
+			Wants: []gnomon.Want{{Resource: gnomon.CPU, Enough: enough}}}})
+		w.settle()
+	}
+	for seq := range uint64(20) {
+		propose(seq+1, 1)
+	}
+	if got := w.vms["a"].limits[gnomon.CPU]; got < 1000 {
+		t.Fatalf("allocated %d after 20 forecasts that were too low, want what the standard path holds", got)
+	}
+	if propose(21, 3000); w.vms["a"].limits[gnomon.CPU] < 3000 {
+		t.Errorf("allocated %d, want the 3000 that the forecast asks for", w.vms["a"].limits[gnomon.CPU])
+	}
+}
+
 // What the standard path would hold follows demand alone, also while demand
 // exceeds what a forecast said was enough.
 func TestReleasesLeaveTheBaseAlone(t *testing.T) {

@@ -41,8 +41,10 @@ func (b *Broker) proposed(p gnomon.Proposal) {
 		w.Model = printable(w.Model)
 		l.last.Forecast, l.last.ForecastAt = w, b.now
 		b.easeTo(l, w)
-		if l.ease.level > max(w.Level, l.allocated()) { // to be had before the next one
-			w.Level, w.NeedIn, w.Lifetime = l.ease.level, 0, easeLasts*max(m.interval[0], m.interval[1], time.Second)
+		// What is enough is to be had before the next proposal. Also a forecast
+		// that is doubted for having been too low may ask for more.
+		if enough := l.bound(w.Enough); m.policy.Release && enough > max(w.Level, l.allocated()) {
+			w.Level, w.NeedIn, w.Lifetime = enough, 0, easeLasts*max(m.interval[0], m.interval[1], time.Second)
 		}
 		if w.Level > 0 {
 			answer.Grants = append(answer.Grants, b.request(l, p, w))
