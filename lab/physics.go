@@ -138,7 +138,9 @@ func (l *lane) serve(dt, after float64) {
 	}
 	l.served += rate * dt
 	mean := (before + after) / 2
-	l.queued += mean * dt
+	if mean > 0 { // what waits is at least one request
+		l.queued += max(mean, requestSize) * dt
+	}
 	if wanted := min(l.ceiling, l.demand+mean/patience); wanted > rate {
 		l.waited += (wanted - rate) * dt
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/config"
 	"github.com/gnomon-vm/gnomon/core/broker"
+	"github.com/gnomon-vm/gnomon/core/demand"
 	"github.com/gnomon-vm/gnomon/core/plan"
 )
 
@@ -181,10 +182,15 @@ func (p *product) woken() {
 	p.note(p.step(gnomon.Event{Tick: &gnomon.Tick{}}))
 }
 
-// pressed: the daemon looks at a VM as soon as it is told that it is short.
+// pressed: the daemon looks at a VM as soon as it is told that it is short, and
+// at what it did since then.
 func (p *product) pressed(i int, r gnomon.Resource) bool {
 	g := p.s.guests[i]
-	s, ok := g.meter.Ahead(g.counters(p.s.now))
+	now := g.counters(p.s.now)
+	s, ok := demand.Between(g.since[r], now)
+	if r == gnomon.Memory {
+		s, ok = g.meter.Ahead(now)
+	}
 	if s.Known &= gnomon.SetOf(r); ok && s.Known != 0 {
 		p.note(p.step(gnomon.Event{Sampled: &s}))
 		p.note(p.observed(i, s))

@@ -63,6 +63,7 @@ type guest struct {
 	id     gnomon.VMID
 	lanes  [gnomon.NumResources]*lane // nil where the trace tells nothing
 	press  [gnomon.NumResources]time.Duration
+	since  [gnomon.NumResources]gnomon.Counters // when the pressure to be told of began
 	meter  demand.Meter
 	vcpus  int
 	gone   bool
@@ -163,8 +164,12 @@ func (s *stage) listen(g *guest, r gnomon.Resource) {
 	case !s.fine || !l.short():
 		g.press[r] = 0
 	case g.press[r] == 0:
-		g.press[r] = s.now + notice
+		s.arm(g, r)
 	}
+}
+
+func (s *stage) arm(g *guest, r gnomon.Resource) {
+	g.press[r], g.since[r] = s.now+notice, g.counters(s.now)
 }
 
 // until plays up to a time.
@@ -183,12 +188,13 @@ func (s *stage) until(end time.Duration) {
 			l.advance(s.now)
 			l.settle()
 			s.listen(s.guests[g], r)
+			s.guests[g].since[r] = s.guests[g].counters(s.now)
 			s.control.settled(g, r, int64(l.limit))
 		case presses:
 			s.guests[g].lanes[r].advance(s.now)
 			s.guests[g].press[r] = 0
 			if s.guests[g].lanes[r].short() && s.control.pressed(g, r) {
-				s.guests[g].press[r] = s.now + notice
+				s.arm(s.guests[g], r)
 			}
 		}
 	}
