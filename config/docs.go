@@ -35,6 +35,7 @@ everything runs:
 ` + "```sh" + `
 gnomon config set predictionHorizon=10s                # globally
 gnomon config set headroom=50% --account acme
+gnomon config set quota=cpu=16 priority=80 --account acme
 gnomon config set capacity=disk=500MB/s --host node1
 gnomon config set limits.floor=memory=512MiB --vm web1
 gnomon config get --vm web1                            # what holds, and where it comes from

@@ -88,6 +88,9 @@ type Parameters struct {
 	Floor   gnomon.Resources // limits.floor; 0 is the default of that resource
 	Ceiling gnomon.Resources // limits.ceiling; 0 is the VM's own maximum
 
+	Quota    gnomon.Resources // quota; account, host; 0 for none of that resource
+	Priority int64            // priority, 0 to 100
+
 	HeadroomPercent int64         // headroom: what the standard path allocates above demand
 	Hold            time.Duration // hold: how long demand must stay low before a shrink
 

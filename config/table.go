@@ -110,6 +110,16 @@ var schema = []Key{
 		Range: "amounts, 0 or more; at least limits.floor",
 		codec: amounts(true, func(p *Parameters) *gnomon.Resources { return &p.Ceiling }),
 	}, {
+		Name: "quota", Type: "amounts", Default: "", Example: "cpu=8,memory=32GiB", Scopes: []Scope{Global, Account, Host},
+		Doc:   "What an account's VMs may have ahead of demand on one host, all together, for each resource named: what is reserved for them, and what they were given for a forecast and did not demand so far. Demand is not under it. VMs of no account share one. One that is left out is not bounded.",
+		Range: "amounts above 0",
+		codec: aboveNothing(amounts(true, func(p *Parameters) *gnomon.Resources { return &p.Quota })),
+	}, {
+		Name: "priority", Type: "number", Default: "50", Example: "80", Scopes: []Scope{Global, Account, VM},
+		Doc:   "Whose forecasts come first where they compete for a host: those of the VM with the higher priority are served first, and have what is ready for one with a lower; where the host runs short, the lower gives first. Demand waits for no priority.",
+		Range: "0 to 100",
+		codec: integer(0, 100, func(p *Parameters) *int64 { return &p.Priority }),
+	}, {
 		Name: "headroom", Type: "percent", Default: "20%", Example: "50%", Scopes: everywhere,
 		Doc:   "What the standard path allocates above demand, in percent of the demand.",
 		Range: "0% to 1000%",

@@ -80,6 +80,21 @@ func number(lo, hi float64, field func(*Parameters) *float64) codec {
 	}
 }
 
+func integer(lo, hi int64, field func(*Parameters) *int64) codec {
+	return codec{
+		copy: copier(field),
+		read: func(text string, p *Parameters) error {
+			v, err := strconv.ParseInt(text, 10, 64)
+			if err != nil || v < lo || v > hi {
+				return fmt.Errorf("want a whole number from %d to %d", lo, hi)
+			}
+			*field(p) = v
+			return nil
+		},
+		write: func(p *Parameters) string { return strconv.FormatInt(*field(p), 10) },
+	}
+}
+
 func duration(lo, hi time.Duration, field func(*Parameters) *time.Duration) codec {
 	return codec{
 		copy: copier(field),
@@ -224,6 +239,25 @@ func amounts(sparse bool, field func(*Parameters) *gnomon.Resources) codec {
 			return join(*field(p), sparse, exact)
 		},
 	}
+}
+
+// aboveNothing refuses amounts of 0, where that would read as nothing at all and
+// mean no bound.
+func aboveNothing(of codec) codec {
+	read := of.read
+	of.read = func(text string, p *Parameters) error {
+		err := assignments(text, "cpu=8,memory=32GiB", func(r gnomon.Resource, s string) error {
+			if v, err := gnomon.ParseAmount(r, s); err == nil && v == 0 {
+				return fmt.Errorf("%s: want an amount above 0; leave it out for no bound", r)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return read(text, p)
+	}
+	return of
 }
 
 func percents(lo, hi int64, field func(*Parameters) *gnomon.Resources) codec {

@@ -266,7 +266,7 @@ func (a API) Status(ctx context.Context, _ *connect.Request[hostpb.StatusRequest
 			StartedUnixNano: d.started.UnixNano(),
 			Capacity:        amountsPB(d.capacity), Allocated: amountsPB(totals.allocated),
 			Reserved: amountsPB(totals.reserved), Free: amountsPB(totals.free),
-			Pressure: d.pressurePB(),
+			Pressure: d.pressurePB(), Quotas: d.quotasPB(),
 		}
 		if d.hypervisor != nil {
 			res.Hypervisor = strings.TrimSpace(d.hypervisor.Error())

@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ func (d *Daemon) describe(m hypervisor.Machine) *hostpb.VM {
 	if v == nil {
 		return out
 	}
-	out.Enrolled, out.Policy = true, v.policyName()
+	out.Enrolled, out.Policy, out.Priority = true, v.policyName(), v.params.Priority
 	if v.shadow != nil {
 		out.Shadow = v.shadow.name
 	}
@@ -188,6 +189,24 @@ func selfCost() (cpuNs, memory int64) {
 	}
 	memory, _ = shadow.PSS(os.Getpid())
 	return cpuNs, memory
+}
+
+// quotasPB tells the quotas in force, and what accounts have of them.
+func (d *Daemon) quotasPB() (out []*hostpb.Quota) {
+	ahead := map[string]gnomon.Resources{}
+	for _, v := range d.broker.VMs() {
+		sum := ahead[v.VM.Account]
+		for r, s := range v.Resources {
+			if s != nil {
+				sum[r] += s.Reserved + s.Prepared
+			}
+		}
+		ahead[v.VM.Account] = sum
+	}
+	for _, account := range slices.Sorted(maps.Keys(d.quotas)) {
+		out = append(out, &hostpb.Quota{Account: account, Quota: amountsPB(d.quotas[account]), Ahead: amountsPB(ahead[account])})
+	}
+	return out
 }
 
 // totals are the host's balance, by resource.

@@ -108,7 +108,8 @@ type Daemon struct {
 	desired     desired
 	host        hypervisor.Host
 	capacity    gnomon.Resources
-	hypervisor  error // why the hypervisor is not usable, nil if it is
+	quotas      map[string]gnomon.Resources // by account, as the broker knows them
+	hypervisor  error                       // why the hypervisor is not usable, nil if it is
 	link        *hostlink.Link
 	server      string
 	subscribers map[*subscriber]struct{}
@@ -145,6 +146,7 @@ func New(opt Options) (*Daemon, error) {
 		inbox:       make(chan func(), 256),
 		done:        make(chan struct{}),
 		broker:      broker.New(broker.Options{}),
+		quotas:      map[string]gnomon.Resources{},
 		session:     uint64(time.Now().UnixNano()),
 		vms:         map[gnomon.VMID]*vm{},
 		seen:        map[gnomon.VMID]hypervisor.Machine{},

@@ -132,6 +132,7 @@ func (d *Daemon) listed(machines []hypervisor.Machine, err error) {
 	d.placeShadows()
 	d.resizeShadows()
 	d.updateCapacity()
+	d.updateQuotas()
 	d.sweepStates()
 	d.tellAssociated(false)
 }
@@ -172,6 +173,7 @@ func (d *Daemon) takeIn(m hypervisor.Machine) {
 	}
 	v := newVM(m, d.parameters(m), d.now)
 	d.vms[m.ID] = v
+	d.updateQuota(m.Account)
 	d.step(gnomon.Event{Found: &gnomon.Found{
 		VM: gnomon.VM{
 			ID: m.ID, Name: m.Name, Account: m.Account,
@@ -286,10 +288,10 @@ func (d *Daemon) restored(id gnomon.VMID, name string, err error) {
 func (d *Daemon) reconfigure(v *vm) {
 	p := d.parameters(v.machine)
 	before, b := v.params, boundsOf(v.machine, p)
-	if p == before && b == v.bounds {
+	if p == before && b == v.bounds && v.account == v.machine.Account {
 		return
 	}
-	v.params, v.bounds = p, b
+	v.params, v.bounds, v.account = p, b, v.machine.Account
 	d.step(gnomon.Event{Policy: &gnomon.PolicyChanged{
 		VM: v.machine.ID, Account: v.machine.Account, Policy: policyOf(p), Floor: v.bounds.floor, Ceiling: v.bounds.ceiling,
 		Limits: v.bounds.limits,
@@ -315,4 +317,36 @@ func (d *Daemon) updateCapacity() {
 	}
 	d.capacity = c
 	d.step(gnomon.Event{Capacity: &gnomon.Capacity{Total: c}})
+}
+
+// updateQuotas tells the broker what the accounts of the VMs taken in may have
+// ahead of demand, as far as that changed, and forgets those of others.
+func (d *Daemon) updateQuotas() {
+	accounts := map[string]bool{}
+	for _, v := range d.vms {
+		accounts[v.account] = true
+	}
+	for _, account := range slices.Sorted(maps.Keys(accounts)) {
+		d.updateQuota(account)
+	}
+	for _, account := range slices.Sorted(maps.Keys(d.quotas)) {
+		if !accounts[account] {
+			d.setQuota(account, gnomon.Resources{})
+		}
+	}
+}
+
+func (d *Daemon) updateQuota(account string) {
+	d.setQuota(account, d.desired.parameters(account, "", "").Quota)
+}
+
+func (d *Daemon) setQuota(account string, ahead gnomon.Resources) {
+	if ahead == d.quotas[account] {
+		return
+	}
+	d.quotas[account] = ahead
+	if ahead == (gnomon.Resources{}) {
+		delete(d.quotas, account)
+	}
+	d.step(gnomon.Event{Quota: &gnomon.Quota{Account: account, Ahead: ahead}})
 }

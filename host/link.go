@@ -48,6 +48,7 @@ func (d *Daemon) instructed(want desired) {
 		d.log.Warn("state not saved", "err", err)
 	}
 	// What is known takes effect now; the hypervisor may take its time to list.
+	d.updateQuotas()
 	for _, v := range d.sortedVMs() {
 		d.reconfigure(v)
 	}

@@ -13,6 +13,7 @@ import (
 // vm is an active VM that is taken in. The loop owns it.
 type vm struct {
 	machine hypervisor.Machine
+	account string // as the broker knows it
 	params  config.Parameters
 	bounds  bounds
 
@@ -41,7 +42,7 @@ const (
 
 func newVM(m hypervisor.Machine, p config.Parameters, now time.Time) *vm {
 	v := &vm{
-		machine: m, params: p, bounds: boundsOf(m, p), due: now,
+		machine: m, account: m.Account, params: p, bounds: boundsOf(m, p), due: now,
 		decisions: ring[gnomon.Decision]{max: keptDecisions},
 	}
 	for r := range v.handovers {

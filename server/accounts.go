@@ -35,7 +35,7 @@ func (s *Server) CreateAccount(ctx context.Context, req *connect.Request[serverp
 			return refuse(connect.CodeAlreadyExists, "account %q exists already, on host %q", name, old.GetHost())
 		}
 		a.Host, res.WhyHost, err = s.designate(v, m.GetHost(), m.GetHostLabels())
-		a.Shadow = v.warmth(a)
+		res.Account = v.describeAccount(a)
 		return err
 	})
 	if err != nil || created {
@@ -76,10 +76,11 @@ func checkRequestID(id string) error {
 	return checkText("request_id", id, true)
 }
 
-// putAccount stores an account without what its host reports.
+// putAccount stores an account without what its host reports and what its
+// configuration says.
 func putAccount(key string, a *serverpb.Account) (clientv3.Op, error) {
 	a = proto.CloneOf(a)
-	a.Shadow = ""
+	a.Shadow, a.Quota, a.Priority = "", "", ""
 	return putMessage(key, a)
 }
 
@@ -120,6 +121,9 @@ func (v *view) warmth(a *serverpb.Account) string {
 func (v *view) describeAccount(a *serverpb.Account) *serverpb.Account {
 	a = proto.CloneOf(a)
 	a.Shadow = v.warmth(a)
+	p, _, _ := config.Merge(v.layers(scope{kind: config.Account, name: a.GetName()})...)
+	values := p.Values()
+	a.Quota, a.Priority = values["quota"], values["priority"]
 	return a
 }
 

@@ -67,9 +67,8 @@ func (v *view) apply(e *clientv3.Event, c *concern) error {
 	return change()
 }
 
-// applyReport takes a host's report in. It is news to the host itself, to those
-// with VMs of an account that has come or gone, and to all where VMs have that
-// every host knows the layers of.
+// applyReport takes a host's report in. It is news to the host itself, and to all
+// where VMs have come or gone that every host knows the layers of.
 func (v *view) applyReport(host string, c *concern, change func() error) error {
 	before := v.reports[host]
 	err := change()
@@ -78,29 +77,7 @@ func (v *view) applyReport(host string, c *concern, change func() error) error {
 	if v.few() && !slices.Equal(v.layered(before), v.layered(after)) {
 		c.all = true
 	}
-	was, is := v.limitedIn(before), v.limitedIn(after)
-	for account := range was {
-		if is[account] != was[account] {
-			c.add(v.hostsOf(account)...)
-		}
-	}
-	for account := range is {
-		if _, known := was[account]; !known {
-			c.add(v.hostsOf(account)...)
-		}
-	}
 	return err
-}
-
-// limitedIn counts the VMs that a report has of each account with a quota.
-func (v *view) limitedIn(r *serverpb.ReportRequest) map[string]int {
-	n := map[string]int{}
-	for _, a := range r.GetAssociations() {
-		if account := a.GetAccount(); v.limited(account) {
-			n[account]++
-		}
-	}
-	return n
 }
 
 // layered returns the VMs of a report that have a layer of their own.

@@ -27,7 +27,6 @@ func (v *view) desired(host string) *serverpb.DesiredState {
 		Host:         v.byHost[host].Values,
 		ByAccount:    map[string]*serverpb.Layer{},
 		ByVm:         map[string]*serverpb.Layer{},
-		Parts:        map[string]*serverpb.Part{},
 		ShortReports: true,
 		Orders:       v.ordersFor(host),
 	}
@@ -46,11 +45,7 @@ func (v *view) desired(host string) *serverpb.DesiredState {
 	}
 	for _, a := range v.reports[host].GetAssociations() {
 		addVM(a.GetVm())
-		account := a.GetAccount()
-		addAccount(account)
-		if _, known := d.Parts[account]; !known && v.limited(account) {
-			d.Parts[account] = v.part(account, host)
-		}
+		addAccount(a.GetAccount())
 	}
 	if v.few() {
 		for name := range v.byAccount {
@@ -63,25 +58,6 @@ func (v *view) desired(host string) *serverpb.DesiredState {
 		}
 	}
 	return d
-}
-
-const quotaKey = "quota"
-
-// limited tells whether an account has a quota.
-func (v *view) limited(account string) bool {
-	return account != "" && (v.byAccount[account].Values[quotaKey] != "" || v.global.Values[quotaKey] != "")
-}
-
-// part is how many of an account's VMs run on a host.
-func (v *view) part(account, host string) *serverpb.Part {
-	p := &serverpb.Part{}
-	for h, n := range v.spread[account] {
-		p.Everywhere += int32(n)
-		if h == host {
-			p.Here = int32(n)
-		}
-	}
-	return p
 }
 
 // vm is a VM that a host reports.

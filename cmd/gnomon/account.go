@@ -14,13 +14,16 @@ import (
 func accountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "account",
-		Short: "Customer accounts: create, list, remove",
+		Short: "Customer accounts: create, list, show, remove",
 		Long: `An account is a customer. Creating one has a warm shadow VM provisioned on its
 designated host, so that the customer's first VM there has its shadow at once.
-VMs name their account in the metadata of their libvirt domain.`,
+VMs name their account in the metadata of their libvirt domain. What they may
+have ahead of demand, and whose forecasts come first, is configuration:
+gnomon config set quota=… priority=… --account NAME.`,
 	}
 	server := serverFlag(cmd)
-	cmd.AddCommand(accountCreateCommand(server), accountListCommand(server), accountRemoveCommand(server))
+	cmd.AddCommand(accountCreateCommand(server), accountListCommand(server),
+		accountShowCommand(server), accountRemoveCommand(server))
 	return cmd
 }
 
@@ -32,10 +35,12 @@ type accountView struct {
 	Created time.Time `json:"created"`
 
 	HostLabels map[string]string `json:"host_labels"` // that its host must have
+	Quota      string            `json:"quota"`       // on each host, "" for none
+	Priority   string            `json:"priority"`
 }
 
 func viewAccount(a *serverpb.Account) accountView {
-	v := accountView{a.GetName(), a.GetHost(), a.GetShadow(), time.Unix(0, a.GetCreatedUnixNano()).UTC(), a.GetHostLabels()}
+	v := accountView{a.GetName(), a.GetHost(), a.GetShadow(), time.Unix(0, a.GetCreatedUnixNano()).UTC(), a.GetHostLabels(), a.GetQuota(), a.GetPriority()}
 	if v.HostLabels == nil {
 		v.HostLabels = map[string]string{}
 	}
@@ -102,12 +107,49 @@ func accountListCommand(server *string) *cobra.Command {
 				}
 				v := viewAccount(a)
 				views = append(views, v)
-				rows = append(rows, []string{v.Name, v.Host, v.Shadow, v.Created.Local().Format(time.DateTime)})
+				rows = append(rows, []string{v.Name, v.Host, v.Shadow, orDash(v.Quota), orDash(v.Priority), v.Created.Local().Format(time.DateTime)})
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), views)
 			}
-			return printTable(cmd.OutOrStdout(), []string{"name", "host", "shadow", "created"}, rows)
+			return printTable(cmd.OutOrStdout(), []string{"name", "host", "shadow", "quota", "priority", "created"}, rows)
+		})
+	}
+	return cmd
+}
+
+func accountShowCommand(server *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "show NAME",
+		Short:             "Show an account, what its VMs may have ahead of demand, and where they run",
+		Args:              exactArgs("NAME"),
+		ValidArgsFunction: serverNames(server, accountNames),
+	}
+	output := addOutputFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		asJSON, err := wantJSON(*output)
+		if err != nil {
+			return err
+		}
+		return callServer(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.ManagementServiceClient) error {
+			r, err := c.GetAccount(ctx, connect.NewRequest(&serverpb.GetAccountRequest{Name: args[0]}))
+			if err != nil {
+				return err
+			}
+			a, w := viewAccount(r.Msg.GetAccount()), cmd.OutOrStdout()
+			if asJSON {
+				return printJSON(w, a)
+			}
+			fmt.Fprintf(w, "Name:     %s\nHost:     %s\nShadow:   %s\nQuota:    %s\nPriority: %s\nCreated:  %s\n\n",
+				a.Name, a.Host, a.Shadow, orDash(a.Quota), orDash(a.Priority), a.Created.Local().Format(time.DateTime))
+			var rows [][]string
+			for vm, err := range associationsOf(ctx, c, a.Name) {
+				if err != nil {
+					return err
+				}
+				rows = append(rows, []string{vm.GetVmName(), vm.GetHost(), orDash(vm.GetShadow()), orDash(vm.GetShadowState())})
+			}
+			return printTable(w, []string{"vm", "host", "shadow", "state"}, rows)
 		})
 	}
 	return cmd

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -127,9 +128,33 @@ func hostStatusCommand() *cobra.Command {
 			f := func(a *hostpb.Amounts) string { return gnomon.Format(r, amountOf(a, r)) }
 			rows = append(rows, []string{r.String(), f(s.GetCapacity()), f(s.GetAllocated()), f(s.GetReserved()), f(s.GetFree())})
 		}
-		return printTable(w, []string{"resource", "capacity", "allocated", "reserved", "free"}, rows)
+		if err := printTable(w, []string{"resource", "capacity", "allocated", "reserved", "free"}, rows); err != nil {
+			return err
+		}
+		return printQuotas(w, s.GetQuotas())
 	}
 	return cmd
+}
+
+// printQuotas tells what accounts may have ahead of demand, and have.
+func printQuotas(w io.Writer, quotas []*hostpb.Quota) error {
+	if len(quotas) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, q := range quotas {
+		row := []string{orDash(q.GetAccount())}
+		for r := range gnomon.AllResources() {
+			may := "unbounded"
+			if quota := amountOf(q.GetQuota(), r); quota > 0 {
+				may = gnomon.Format(r, quota)
+			}
+			row = append(row, gnomon.Format(r, amountOf(q.GetAhead(), r))+" / "+may)
+		}
+		rows = append(rows, row)
+	}
+	fmt.Fprintln(w)
+	return printTable(w, []string{"account", "cpu ahead/quota", "memory ahead/quota", "disk ahead/quota", "network ahead/quota"}, rows)
 }
 
 // pressureText tells how onsets are told, and why not better.

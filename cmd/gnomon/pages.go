@@ -61,8 +61,13 @@ func allHosts(ctx context.Context, c serverpbconnect.ManagementServiceClient, fi
 }
 
 func allAssociations(ctx context.Context, c serverpbconnect.ManagementServiceClient, fields ...string) iter.Seq2[*serverpb.Association, error] {
+	return associationsOf(ctx, c, "", fields...)
+}
+
+// associationsOf are those of one account, of all if it is empty.
+func associationsOf(ctx context.Context, c serverpbconnect.ManagementServiceClient, account string, fields ...string) iter.Seq2[*serverpb.Association, error] {
 	return pages(func(token string) ([]*serverpb.Association, string, error) {
-		r, err := c.ListAssociations(ctx, connect.NewRequest(&serverpb.ListAssociationsRequest{PageToken: token, ReadMask: maskOf(fields)}))
+		r, err := c.ListAssociations(ctx, connect.NewRequest(&serverpb.ListAssociationsRequest{Account: account, PageToken: token, ReadMask: maskOf(fields)}))
 		if err != nil {
 			return nil, "", err
 		}

@@ -47,13 +47,17 @@ func vmListCommand(socket *string) *cobra.Command {
 			rows = append(rows, vmRow(v))
 		}
 		return printTable(cmd.OutOrStdout(),
-			[]string{"name", "state", "policy", "shadow", "cpu used/has", "memory used/has", "disk used/has", "network used/has"}, rows)
+			[]string{"name", "account", "state", "policy", "priority", "shadow", "cpu used/has", "memory used/has", "disk used/has", "network used/has"}, rows)
 	}
 	return cmd
 }
 
 func vmRow(v *hostpb.VM) []string {
-	row := []string{v.GetName(), v.GetState(), orDash(v.GetPolicy()), orDash(v.GetShadow())}
+	priority := "-"
+	if v.GetEnrolled() {
+		priority = fmt.Sprint(v.GetPriority())
+	}
+	row := []string{v.GetName(), orDash(v.GetAccount()), v.GetState(), orDash(v.GetPolicy()), priority, orDash(v.GetShadow())}
 	for i := range gnomon.NumResources {
 		if i >= len(v.GetResources()) {
 			row = append(row, "-")

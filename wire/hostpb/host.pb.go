@@ -76,6 +76,7 @@ type StatusResponse struct {
 	CpuNs           int64                  `protobuf:"varint,12,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`                   // the daemon's own
 	MemoryBytes     int64                  `protobuf:"varint,13,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // the daemon's own, proportional
 	Pressure        *Pressure              `protobuf:"bytes,14,opt,name=pressure,proto3" json:"pressure,omitempty"`
+	Quotas          []*Quota               `protobuf:"bytes,15,rep,name=quotas,proto3" json:"quotas,omitempty"` // of accounts that have one, by account
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -208,6 +209,74 @@ func (x *StatusResponse) GetPressure() *Pressure {
 	return nil
 }
 
+func (x *StatusResponse) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
+}
+
+// What one account may have ahead of demand on this host, and has.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       string                 `protobuf:"bytes,1,opt,name=account,proto3" json:"account,omitempty"` // empty for the VMs of no account
+	Quota         *Amounts               `protobuf:"bytes,2,opt,name=quota,proto3" json:"quota,omitempty"`     // 0 is not bounded
+	Ahead         *Amounts               `protobuf:"bytes,3,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Quota) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Quota) GetQuota() *Amounts {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+func (x *Quota) GetAhead() *Amounts {
+	if x != nil {
+		return x.Ahead
+	}
+	return nil
+}
+
 // How onsets of a shortage are told.
 type Pressure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -220,7 +289,7 @@ type Pressure struct {
 
 func (x *Pressure) Reset() {
 	*x = Pressure{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[2]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +301,7 @@ func (x *Pressure) String() string {
 func (*Pressure) ProtoMessage() {}
 
 func (x *Pressure) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[2]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +314,7 @@ func (x *Pressure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pressure.ProtoReflect.Descriptor instead.
 func (*Pressure) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{2}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Pressure) GetSource() string {
@@ -282,7 +351,7 @@ type Amounts struct {
 
 func (x *Amounts) Reset() {
 	*x = Amounts{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[3]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -294,7 +363,7 @@ func (x *Amounts) String() string {
 func (*Amounts) ProtoMessage() {}
 
 func (x *Amounts) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[3]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -307,7 +376,7 @@ func (x *Amounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amounts.ProtoReflect.Descriptor instead.
 func (*Amounts) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{3}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Amounts) GetCpuMillicores() int64 {
@@ -349,13 +418,14 @@ type VM struct {
 	Shadow        string                 `protobuf:"bytes,7,opt,name=shadow,proto3" json:"shadow,omitempty"` // the shadow's name, empty if none
 	Resources     []*ResourceState       `protobuf:"bytes,8,rep,name=resources,proto3" json:"resources,omitempty"`
 	Stats         *VMStats               `protobuf:"bytes,9,opt,name=stats,proto3" json:"stats,omitempty"`
+	Priority      int64                  `protobuf:"varint,10,opt,name=priority,proto3" json:"priority,omitempty"` // of its forecasts, 0 to 100; with enrolled only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VM) Reset() {
 	*x = VM{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[4]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +437,7 @@ func (x *VM) String() string {
 func (*VM) ProtoMessage() {}
 
 func (x *VM) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[4]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +450,7 @@ func (x *VM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VM.ProtoReflect.Descriptor instead.
 func (*VM) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{4}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VM) GetId() string {
@@ -446,6 +516,13 @@ func (x *VM) GetStats() *VMStats {
 	return nil
 }
 
+func (x *VM) GetPriority() int64 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
 // What was counted for a VM since it was taken in. All but handover_ns only
 // grow, so that the difference of two readings is what happened between them.
 type VMStats struct {
@@ -457,7 +534,7 @@ type VMStats struct {
 
 func (x *VMStats) Reset() {
 	*x = VMStats{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[5]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +546,7 @@ func (x *VMStats) String() string {
 func (*VMStats) ProtoMessage() {}
 
 func (x *VMStats) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[5]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +559,7 @@ func (x *VMStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMStats.ProtoReflect.Descriptor instead.
 func (*VMStats) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{5}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VMStats) GetResources() []*ResourceStats {
@@ -518,7 +595,7 @@ type ResourceStats struct {
 
 func (x *ResourceStats) Reset() {
 	*x = ResourceStats{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[6]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +607,7 @@ func (x *ResourceStats) String() string {
 func (*ResourceStats) ProtoMessage() {}
 
 func (x *ResourceStats) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[6]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +620,7 @@ func (x *ResourceStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceStats.ProtoReflect.Descriptor instead.
 func (*ResourceStats) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{6}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ResourceStats) GetResource() string {
@@ -654,7 +731,7 @@ type ResourceState struct {
 
 func (x *ResourceState) Reset() {
 	*x = ResourceState{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[7]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +743,7 @@ func (x *ResourceState) String() string {
 func (*ResourceState) ProtoMessage() {}
 
 func (x *ResourceState) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[7]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +756,7 @@ func (x *ResourceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceState.ProtoReflect.Descriptor instead.
 func (*ResourceState) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{7}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResourceState) GetResource() string {
@@ -796,7 +873,7 @@ type ListVMsRequest struct {
 
 func (x *ListVMsRequest) Reset() {
 	*x = ListVMsRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[8]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +885,7 @@ func (x *ListVMsRequest) String() string {
 func (*ListVMsRequest) ProtoMessage() {}
 
 func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[8]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +898,7 @@ func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsRequest.ProtoReflect.Descriptor instead.
 func (*ListVMsRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{8}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListVMsRequest) GetAll() bool {
@@ -840,7 +917,7 @@ type ListVMsResponse struct {
 
 func (x *ListVMsResponse) Reset() {
 	*x = ListVMsResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[9]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +929,7 @@ func (x *ListVMsResponse) String() string {
 func (*ListVMsResponse) ProtoMessage() {}
 
 func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[9]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +942,7 @@ func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsResponse.ProtoReflect.Descriptor instead.
 func (*ListVMsResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{9}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListVMsResponse) GetVms() []*VM {
@@ -885,7 +962,7 @@ type EnrollVMRequest struct {
 
 func (x *EnrollVMRequest) Reset() {
 	*x = EnrollVMRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[10]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +974,7 @@ func (x *EnrollVMRequest) String() string {
 func (*EnrollVMRequest) ProtoMessage() {}
 
 func (x *EnrollVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[10]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +987,7 @@ func (x *EnrollVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollVMRequest.ProtoReflect.Descriptor instead.
 func (*EnrollVMRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{10}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EnrollVMRequest) GetVm() string {
@@ -928,7 +1005,7 @@ type EnrollVMResponse struct {
 
 func (x *EnrollVMResponse) Reset() {
 	*x = EnrollVMResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[11]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1017,7 @@ func (x *EnrollVMResponse) String() string {
 func (*EnrollVMResponse) ProtoMessage() {}
 
 func (x *EnrollVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[11]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1030,7 @@ func (x *EnrollVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollVMResponse.ProtoReflect.Descriptor instead.
 func (*EnrollVMResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{11}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{12}
 }
 
 type ReleaseVMRequest struct {
@@ -965,7 +1042,7 @@ type ReleaseVMRequest struct {
 
 func (x *ReleaseVMRequest) Reset() {
 	*x = ReleaseVMRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[12]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1054,7 @@ func (x *ReleaseVMRequest) String() string {
 func (*ReleaseVMRequest) ProtoMessage() {}
 
 func (x *ReleaseVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[12]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1067,7 @@ func (x *ReleaseVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseVMRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseVMRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{12}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReleaseVMRequest) GetVm() string {
@@ -1008,7 +1085,7 @@ type ReleaseVMResponse struct {
 
 func (x *ReleaseVMResponse) Reset() {
 	*x = ReleaseVMResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[13]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1097,7 @@ func (x *ReleaseVMResponse) String() string {
 func (*ReleaseVMResponse) ProtoMessage() {}
 
 func (x *ReleaseVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[13]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1110,7 @@ func (x *ReleaseVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseVMResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseVMResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{13}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{14}
 }
 
 type ExplainVMRequest struct {
@@ -1046,7 +1123,7 @@ type ExplainVMRequest struct {
 
 func (x *ExplainVMRequest) Reset() {
 	*x = ExplainVMRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[14]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1135,7 @@ func (x *ExplainVMRequest) String() string {
 func (*ExplainVMRequest) ProtoMessage() {}
 
 func (x *ExplainVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[14]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1148,7 @@ func (x *ExplainVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainVMRequest.ProtoReflect.Descriptor instead.
 func (*ExplainVMRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{14}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainVMRequest) GetVm() string {
@@ -1099,7 +1176,7 @@ type ExplainVMResponse struct {
 
 func (x *ExplainVMResponse) Reset() {
 	*x = ExplainVMResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[15]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1188,7 @@ func (x *ExplainVMResponse) String() string {
 func (*ExplainVMResponse) ProtoMessage() {}
 
 func (x *ExplainVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[15]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1201,7 @@ func (x *ExplainVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainVMResponse.ProtoReflect.Descriptor instead.
 func (*ExplainVMResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{15}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainVMResponse) GetVm() *VM {
@@ -1165,7 +1242,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[16]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1254,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[16]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1267,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{16}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Decision) GetAtUnixNano() int64 {
@@ -1265,7 +1342,7 @@ type SubscribeUsageRequest struct {
 
 func (x *SubscribeUsageRequest) Reset() {
 	*x = SubscribeUsageRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[17]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1354,7 @@ func (x *SubscribeUsageRequest) String() string {
 func (*SubscribeUsageRequest) ProtoMessage() {}
 
 func (x *SubscribeUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[17]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1367,7 @@ func (x *SubscribeUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeUsageRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeUsageRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{17}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SubscribeUsageRequest) GetVm() string {
@@ -1314,7 +1391,7 @@ type UsageEvent struct {
 
 func (x *UsageEvent) Reset() {
 	*x = UsageEvent{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[18]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1403,7 @@ func (x *UsageEvent) String() string {
 func (*UsageEvent) ProtoMessage() {}
 
 func (x *UsageEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[18]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1416,7 @@ func (x *UsageEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageEvent.ProtoReflect.Descriptor instead.
 func (*UsageEvent) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{18}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UsageEvent) GetVm() string {
@@ -1397,7 +1474,7 @@ type RequestPreallocationRequest struct {
 
 func (x *RequestPreallocationRequest) Reset() {
 	*x = RequestPreallocationRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[19]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1486,7 @@ func (x *RequestPreallocationRequest) String() string {
 func (*RequestPreallocationRequest) ProtoMessage() {}
 
 func (x *RequestPreallocationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[19]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1499,7 @@ func (x *RequestPreallocationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPreallocationRequest.ProtoReflect.Descriptor instead.
 func (*RequestPreallocationRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{19}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RequestPreallocationRequest) GetVm() string {
@@ -1472,7 +1549,7 @@ type RequestPreallocationResponse struct {
 
 func (x *RequestPreallocationResponse) Reset() {
 	*x = RequestPreallocationResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[20]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1561,7 @@ func (x *RequestPreallocationResponse) String() string {
 func (*RequestPreallocationResponse) ProtoMessage() {}
 
 func (x *RequestPreallocationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[20]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1574,7 @@ func (x *RequestPreallocationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestPreallocationResponse.ProtoReflect.Descriptor instead.
 func (*RequestPreallocationResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{20}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RequestPreallocationResponse) GetVerdict() string {
@@ -1539,7 +1616,7 @@ type RequestResourcesRequest struct {
 
 func (x *RequestResourcesRequest) Reset() {
 	*x = RequestResourcesRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[21]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1628,7 @@ func (x *RequestResourcesRequest) String() string {
 func (*RequestResourcesRequest) ProtoMessage() {}
 
 func (x *RequestResourcesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[21]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1641,7 @@ func (x *RequestResourcesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResourcesRequest.ProtoReflect.Descriptor instead.
 func (*RequestResourcesRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{21}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RequestResourcesRequest) GetVm() string {
@@ -1599,7 +1676,7 @@ type RequestResourcesResponse struct {
 
 func (x *RequestResourcesResponse) Reset() {
 	*x = RequestResourcesResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[22]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1688,7 @@ func (x *RequestResourcesResponse) String() string {
 func (*RequestResourcesResponse) ProtoMessage() {}
 
 func (x *RequestResourcesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[22]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1701,7 @@ func (x *RequestResourcesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestResourcesResponse.ProtoReflect.Descriptor instead.
 func (*RequestResourcesResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{22}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RequestResourcesResponse) GetVerdict() string {
@@ -1669,7 +1746,7 @@ type Shadow struct {
 
 func (x *Shadow) Reset() {
 	*x = Shadow{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[23]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1758,7 @@ func (x *Shadow) String() string {
 func (*Shadow) ProtoMessage() {}
 
 func (x *Shadow) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[23]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1771,7 @@ func (x *Shadow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shadow.ProtoReflect.Descriptor instead.
 func (*Shadow) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{23}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Shadow) GetName() string {
@@ -1796,7 +1873,7 @@ type ListShadowsRequest struct {
 
 func (x *ListShadowsRequest) Reset() {
 	*x = ListShadowsRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[24]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1885,7 @@ func (x *ListShadowsRequest) String() string {
 func (*ListShadowsRequest) ProtoMessage() {}
 
 func (x *ListShadowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[24]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1898,7 @@ func (x *ListShadowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShadowsRequest.ProtoReflect.Descriptor instead.
 func (*ListShadowsRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{24}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{25}
 }
 
 type ListShadowsResponse struct {
@@ -1833,7 +1910,7 @@ type ListShadowsResponse struct {
 
 func (x *ListShadowsResponse) Reset() {
 	*x = ListShadowsResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[25]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1922,7 @@ func (x *ListShadowsResponse) String() string {
 func (*ListShadowsResponse) ProtoMessage() {}
 
 func (x *ListShadowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[25]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1935,7 @@ func (x *ListShadowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListShadowsResponse.ProtoReflect.Descriptor instead.
 func (*ListShadowsResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{25}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListShadowsResponse) GetShadows() []*Shadow {
@@ -1877,7 +1954,7 @@ type SuspendShadowRequest struct {
 
 func (x *SuspendShadowRequest) Reset() {
 	*x = SuspendShadowRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[26]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +1966,7 @@ func (x *SuspendShadowRequest) String() string {
 func (*SuspendShadowRequest) ProtoMessage() {}
 
 func (x *SuspendShadowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[26]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +1979,7 @@ func (x *SuspendShadowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendShadowRequest.ProtoReflect.Descriptor instead.
 func (*SuspendShadowRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{26}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SuspendShadowRequest) GetShadow() string {
@@ -1920,7 +1997,7 @@ type SuspendShadowResponse struct {
 
 func (x *SuspendShadowResponse) Reset() {
 	*x = SuspendShadowResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[27]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2009,7 @@ func (x *SuspendShadowResponse) String() string {
 func (*SuspendShadowResponse) ProtoMessage() {}
 
 func (x *SuspendShadowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[27]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2022,7 @@ func (x *SuspendShadowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendShadowResponse.ProtoReflect.Descriptor instead.
 func (*SuspendShadowResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{27}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{28}
 }
 
 type ResumeShadowRequest struct {
@@ -1957,7 +2034,7 @@ type ResumeShadowRequest struct {
 
 func (x *ResumeShadowRequest) Reset() {
 	*x = ResumeShadowRequest{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[28]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2046,7 @@ func (x *ResumeShadowRequest) String() string {
 func (*ResumeShadowRequest) ProtoMessage() {}
 
 func (x *ResumeShadowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[28]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2059,7 @@ func (x *ResumeShadowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeShadowRequest.ProtoReflect.Descriptor instead.
 func (*ResumeShadowRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{28}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResumeShadowRequest) GetShadow() string {
@@ -2000,7 +2077,7 @@ type ResumeShadowResponse struct {
 
 func (x *ResumeShadowResponse) Reset() {
 	*x = ResumeShadowResponse{}
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[29]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2089,7 @@ func (x *ResumeShadowResponse) String() string {
 func (*ResumeShadowResponse) ProtoMessage() {}
 
 func (x *ResumeShadowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_host_v1_host_proto_msgTypes[29]
+	mi := &file_gnomon_host_v1_host_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2102,7 @@ func (x *ResumeShadowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeShadowResponse.ProtoReflect.Descriptor instead.
 func (*ResumeShadowResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{29}
+	return file_gnomon_host_v1_host_proto_rawDescGZIP(), []int{30}
 }
 
 var File_gnomon_host_v1_host_proto protoreflect.FileDescriptor
@@ -2033,7 +2110,7 @@ var File_gnomon_host_v1_host_proto protoreflect.FileDescriptor
 const file_gnomon_host_v1_host_proto_rawDesc = "" +
 	"\n" +
 	"\x19gnomon/host/v1/host.proto\x12\x0egnomon.host.v1\"\x0f\n" +
-	"\rStatusRequest\"\x90\x04\n" +
+	"\rStatusRequest\"\xbf\x04\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
@@ -2051,7 +2128,12 @@ const file_gnomon_host_v1_host_proto_rawDesc = "" +
 	"\x04free\x18\v \x01(\v2\x17.gnomon.host.v1.AmountsR\x04free\x12\x15\n" +
 	"\x06cpu_ns\x18\f \x01(\x03R\x05cpuNs\x12!\n" +
 	"\fmemory_bytes\x18\r \x01(\x03R\vmemoryBytes\x124\n" +
-	"\bpressure\x18\x0e \x01(\v2\x18.gnomon.host.v1.PressureR\bpressure\"f\n" +
+	"\bpressure\x18\x0e \x01(\v2\x18.gnomon.host.v1.PressureR\bpressure\x12-\n" +
+	"\x06quotas\x18\x0f \x03(\v2\x15.gnomon.host.v1.QuotaR\x06quotas\"\x7f\n" +
+	"\x05Quota\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\tR\aaccount\x12-\n" +
+	"\x05quota\x18\x02 \x01(\v2\x17.gnomon.host.v1.AmountsR\x05quota\x12-\n" +
+	"\x05ahead\x18\x03 \x01(\v2\x17.gnomon.host.v1.AmountsR\x05ahead\"f\n" +
 	"\bPressure\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1c\n" +
 	"\tresources\x18\x02 \x03(\tR\tresources\x12$\n" +
@@ -2060,7 +2142,7 @@ const file_gnomon_host_v1_host_proto_rawDesc = "" +
 	"\x0ecpu_millicores\x18\x01 \x01(\x03R\rcpuMillicores\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x121\n" +
 	"\x15disk_bytes_per_second\x18\x03 \x01(\x03R\x12diskBytesPerSecond\x127\n" +
-	"\x18network_bytes_per_second\x18\x04 \x01(\x03R\x15networkBytesPerSecond\"\x90\x02\n" +
+	"\x18network_bytes_per_second\x18\x04 \x01(\x03R\x15networkBytesPerSecond\"\xac\x02\n" +
 	"\x02VM\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2070,7 +2152,9 @@ const file_gnomon_host_v1_host_proto_rawDesc = "" +
 	"\x06policy\x18\x06 \x01(\tR\x06policy\x12\x16\n" +
 	"\x06shadow\x18\a \x01(\tR\x06shadow\x12;\n" +
 	"\tresources\x18\b \x03(\v2\x1d.gnomon.host.v1.ResourceStateR\tresources\x12-\n" +
-	"\x05stats\x18\t \x01(\v2\x17.gnomon.host.v1.VMStatsR\x05stats\"F\n" +
+	"\x05stats\x18\t \x01(\v2\x17.gnomon.host.v1.VMStatsR\x05stats\x12\x1a\n" +
+	"\bpriority\x18\n" +
+	" \x01(\x03R\bpriority\"F\n" +
 	"\aVMStats\x12;\n" +
 	"\tresources\x18\x01 \x03(\v2\x1d.gnomon.host.v1.ResourceStatsR\tresources\"\xd8\x02\n" +
 	"\rResourceStats\x12\x1a\n" +
@@ -2217,80 +2301,84 @@ func file_gnomon_host_v1_host_proto_rawDescGZIP() []byte {
 	return file_gnomon_host_v1_host_proto_rawDescData
 }
 
-var file_gnomon_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_gnomon_host_v1_host_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_gnomon_host_v1_host_proto_goTypes = []any{
 	(*StatusRequest)(nil),                // 0: gnomon.host.v1.StatusRequest
 	(*StatusResponse)(nil),               // 1: gnomon.host.v1.StatusResponse
-	(*Pressure)(nil),                     // 2: gnomon.host.v1.Pressure
-	(*Amounts)(nil),                      // 3: gnomon.host.v1.Amounts
-	(*VM)(nil),                           // 4: gnomon.host.v1.VM
-	(*VMStats)(nil),                      // 5: gnomon.host.v1.VMStats
-	(*ResourceStats)(nil),                // 6: gnomon.host.v1.ResourceStats
-	(*ResourceState)(nil),                // 7: gnomon.host.v1.ResourceState
-	(*ListVMsRequest)(nil),               // 8: gnomon.host.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),              // 9: gnomon.host.v1.ListVMsResponse
-	(*EnrollVMRequest)(nil),              // 10: gnomon.host.v1.EnrollVMRequest
-	(*EnrollVMResponse)(nil),             // 11: gnomon.host.v1.EnrollVMResponse
-	(*ReleaseVMRequest)(nil),             // 12: gnomon.host.v1.ReleaseVMRequest
-	(*ReleaseVMResponse)(nil),            // 13: gnomon.host.v1.ReleaseVMResponse
-	(*ExplainVMRequest)(nil),             // 14: gnomon.host.v1.ExplainVMRequest
-	(*ExplainVMResponse)(nil),            // 15: gnomon.host.v1.ExplainVMResponse
-	(*Decision)(nil),                     // 16: gnomon.host.v1.Decision
-	(*SubscribeUsageRequest)(nil),        // 17: gnomon.host.v1.SubscribeUsageRequest
-	(*UsageEvent)(nil),                   // 18: gnomon.host.v1.UsageEvent
-	(*RequestPreallocationRequest)(nil),  // 19: gnomon.host.v1.RequestPreallocationRequest
-	(*RequestPreallocationResponse)(nil), // 20: gnomon.host.v1.RequestPreallocationResponse
-	(*RequestResourcesRequest)(nil),      // 21: gnomon.host.v1.RequestResourcesRequest
-	(*RequestResourcesResponse)(nil),     // 22: gnomon.host.v1.RequestResourcesResponse
-	(*Shadow)(nil),                       // 23: gnomon.host.v1.Shadow
-	(*ListShadowsRequest)(nil),           // 24: gnomon.host.v1.ListShadowsRequest
-	(*ListShadowsResponse)(nil),          // 25: gnomon.host.v1.ListShadowsResponse
-	(*SuspendShadowRequest)(nil),         // 26: gnomon.host.v1.SuspendShadowRequest
-	(*SuspendShadowResponse)(nil),        // 27: gnomon.host.v1.SuspendShadowResponse
-	(*ResumeShadowRequest)(nil),          // 28: gnomon.host.v1.ResumeShadowRequest
-	(*ResumeShadowResponse)(nil),         // 29: gnomon.host.v1.ResumeShadowResponse
+	(*Quota)(nil),                        // 2: gnomon.host.v1.Quota
+	(*Pressure)(nil),                     // 3: gnomon.host.v1.Pressure
+	(*Amounts)(nil),                      // 4: gnomon.host.v1.Amounts
+	(*VM)(nil),                           // 5: gnomon.host.v1.VM
+	(*VMStats)(nil),                      // 6: gnomon.host.v1.VMStats
+	(*ResourceStats)(nil),                // 7: gnomon.host.v1.ResourceStats
+	(*ResourceState)(nil),                // 8: gnomon.host.v1.ResourceState
+	(*ListVMsRequest)(nil),               // 9: gnomon.host.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),              // 10: gnomon.host.v1.ListVMsResponse
+	(*EnrollVMRequest)(nil),              // 11: gnomon.host.v1.EnrollVMRequest
+	(*EnrollVMResponse)(nil),             // 12: gnomon.host.v1.EnrollVMResponse
+	(*ReleaseVMRequest)(nil),             // 13: gnomon.host.v1.ReleaseVMRequest
+	(*ReleaseVMResponse)(nil),            // 14: gnomon.host.v1.ReleaseVMResponse
+	(*ExplainVMRequest)(nil),             // 15: gnomon.host.v1.ExplainVMRequest
+	(*ExplainVMResponse)(nil),            // 16: gnomon.host.v1.ExplainVMResponse
+	(*Decision)(nil),                     // 17: gnomon.host.v1.Decision
+	(*SubscribeUsageRequest)(nil),        // 18: gnomon.host.v1.SubscribeUsageRequest
+	(*UsageEvent)(nil),                   // 19: gnomon.host.v1.UsageEvent
+	(*RequestPreallocationRequest)(nil),  // 20: gnomon.host.v1.RequestPreallocationRequest
+	(*RequestPreallocationResponse)(nil), // 21: gnomon.host.v1.RequestPreallocationResponse
+	(*RequestResourcesRequest)(nil),      // 22: gnomon.host.v1.RequestResourcesRequest
+	(*RequestResourcesResponse)(nil),     // 23: gnomon.host.v1.RequestResourcesResponse
+	(*Shadow)(nil),                       // 24: gnomon.host.v1.Shadow
+	(*ListShadowsRequest)(nil),           // 25: gnomon.host.v1.ListShadowsRequest
+	(*ListShadowsResponse)(nil),          // 26: gnomon.host.v1.ListShadowsResponse
+	(*SuspendShadowRequest)(nil),         // 27: gnomon.host.v1.SuspendShadowRequest
+	(*SuspendShadowResponse)(nil),        // 28: gnomon.host.v1.SuspendShadowResponse
+	(*ResumeShadowRequest)(nil),          // 29: gnomon.host.v1.ResumeShadowRequest
+	(*ResumeShadowResponse)(nil),         // 30: gnomon.host.v1.ResumeShadowResponse
 }
 var file_gnomon_host_v1_host_proto_depIdxs = []int32{
-	3,  // 0: gnomon.host.v1.StatusResponse.capacity:type_name -> gnomon.host.v1.Amounts
-	3,  // 1: gnomon.host.v1.StatusResponse.allocated:type_name -> gnomon.host.v1.Amounts
-	3,  // 2: gnomon.host.v1.StatusResponse.reserved:type_name -> gnomon.host.v1.Amounts
-	3,  // 3: gnomon.host.v1.StatusResponse.free:type_name -> gnomon.host.v1.Amounts
-	2,  // 4: gnomon.host.v1.StatusResponse.pressure:type_name -> gnomon.host.v1.Pressure
-	7,  // 5: gnomon.host.v1.VM.resources:type_name -> gnomon.host.v1.ResourceState
-	5,  // 6: gnomon.host.v1.VM.stats:type_name -> gnomon.host.v1.VMStats
-	6,  // 7: gnomon.host.v1.VMStats.resources:type_name -> gnomon.host.v1.ResourceStats
-	4,  // 8: gnomon.host.v1.ListVMsResponse.vms:type_name -> gnomon.host.v1.VM
-	4,  // 9: gnomon.host.v1.ExplainVMResponse.vm:type_name -> gnomon.host.v1.VM
-	16, // 10: gnomon.host.v1.ExplainVMResponse.decisions:type_name -> gnomon.host.v1.Decision
-	7,  // 11: gnomon.host.v1.UsageEvent.resources:type_name -> gnomon.host.v1.ResourceState
-	23, // 12: gnomon.host.v1.ListShadowsResponse.shadows:type_name -> gnomon.host.v1.Shadow
-	0,  // 13: gnomon.host.v1.HostService.Status:input_type -> gnomon.host.v1.StatusRequest
-	8,  // 14: gnomon.host.v1.HostService.ListVMs:input_type -> gnomon.host.v1.ListVMsRequest
-	10, // 15: gnomon.host.v1.HostService.EnrollVM:input_type -> gnomon.host.v1.EnrollVMRequest
-	12, // 16: gnomon.host.v1.HostService.ReleaseVM:input_type -> gnomon.host.v1.ReleaseVMRequest
-	14, // 17: gnomon.host.v1.HostService.ExplainVM:input_type -> gnomon.host.v1.ExplainVMRequest
-	17, // 18: gnomon.host.v1.HostService.SubscribeUsage:input_type -> gnomon.host.v1.SubscribeUsageRequest
-	19, // 19: gnomon.host.v1.HostService.RequestPreallocation:input_type -> gnomon.host.v1.RequestPreallocationRequest
-	21, // 20: gnomon.host.v1.HostService.RequestResources:input_type -> gnomon.host.v1.RequestResourcesRequest
-	24, // 21: gnomon.host.v1.HostService.ListShadows:input_type -> gnomon.host.v1.ListShadowsRequest
-	26, // 22: gnomon.host.v1.HostService.SuspendShadow:input_type -> gnomon.host.v1.SuspendShadowRequest
-	28, // 23: gnomon.host.v1.HostService.ResumeShadow:input_type -> gnomon.host.v1.ResumeShadowRequest
-	1,  // 24: gnomon.host.v1.HostService.Status:output_type -> gnomon.host.v1.StatusResponse
-	9,  // 25: gnomon.host.v1.HostService.ListVMs:output_type -> gnomon.host.v1.ListVMsResponse
-	11, // 26: gnomon.host.v1.HostService.EnrollVM:output_type -> gnomon.host.v1.EnrollVMResponse
-	13, // 27: gnomon.host.v1.HostService.ReleaseVM:output_type -> gnomon.host.v1.ReleaseVMResponse
-	15, // 28: gnomon.host.v1.HostService.ExplainVM:output_type -> gnomon.host.v1.ExplainVMResponse
-	18, // 29: gnomon.host.v1.HostService.SubscribeUsage:output_type -> gnomon.host.v1.UsageEvent
-	20, // 30: gnomon.host.v1.HostService.RequestPreallocation:output_type -> gnomon.host.v1.RequestPreallocationResponse
-	22, // 31: gnomon.host.v1.HostService.RequestResources:output_type -> gnomon.host.v1.RequestResourcesResponse
-	25, // 32: gnomon.host.v1.HostService.ListShadows:output_type -> gnomon.host.v1.ListShadowsResponse
-	27, // 33: gnomon.host.v1.HostService.SuspendShadow:output_type -> gnomon.host.v1.SuspendShadowResponse
-	29, // 34: gnomon.host.v1.HostService.ResumeShadow:output_type -> gnomon.host.v1.ResumeShadowResponse
-	24, // [24:35] is the sub-list for method output_type
-	13, // [13:24] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	4,  // 0: gnomon.host.v1.StatusResponse.capacity:type_name -> gnomon.host.v1.Amounts
+	4,  // 1: gnomon.host.v1.StatusResponse.allocated:type_name -> gnomon.host.v1.Amounts
+	4,  // 2: gnomon.host.v1.StatusResponse.reserved:type_name -> gnomon.host.v1.Amounts
+	4,  // 3: gnomon.host.v1.StatusResponse.free:type_name -> gnomon.host.v1.Amounts
+	3,  // 4: gnomon.host.v1.StatusResponse.pressure:type_name -> gnomon.host.v1.Pressure
+	2,  // 5: gnomon.host.v1.StatusResponse.quotas:type_name -> gnomon.host.v1.Quota
+	4,  // 6: gnomon.host.v1.Quota.quota:type_name -> gnomon.host.v1.Amounts
+	4,  // 7: gnomon.host.v1.Quota.ahead:type_name -> gnomon.host.v1.Amounts
+	8,  // 8: gnomon.host.v1.VM.resources:type_name -> gnomon.host.v1.ResourceState
+	6,  // 9: gnomon.host.v1.VM.stats:type_name -> gnomon.host.v1.VMStats
+	7,  // 10: gnomon.host.v1.VMStats.resources:type_name -> gnomon.host.v1.ResourceStats
+	5,  // 11: gnomon.host.v1.ListVMsResponse.vms:type_name -> gnomon.host.v1.VM
+	5,  // 12: gnomon.host.v1.ExplainVMResponse.vm:type_name -> gnomon.host.v1.VM
+	17, // 13: gnomon.host.v1.ExplainVMResponse.decisions:type_name -> gnomon.host.v1.Decision
+	8,  // 14: gnomon.host.v1.UsageEvent.resources:type_name -> gnomon.host.v1.ResourceState
+	24, // 15: gnomon.host.v1.ListShadowsResponse.shadows:type_name -> gnomon.host.v1.Shadow
+	0,  // 16: gnomon.host.v1.HostService.Status:input_type -> gnomon.host.v1.StatusRequest
+	9,  // 17: gnomon.host.v1.HostService.ListVMs:input_type -> gnomon.host.v1.ListVMsRequest
+	11, // 18: gnomon.host.v1.HostService.EnrollVM:input_type -> gnomon.host.v1.EnrollVMRequest
+	13, // 19: gnomon.host.v1.HostService.ReleaseVM:input_type -> gnomon.host.v1.ReleaseVMRequest
+	15, // 20: gnomon.host.v1.HostService.ExplainVM:input_type -> gnomon.host.v1.ExplainVMRequest
+	18, // 21: gnomon.host.v1.HostService.SubscribeUsage:input_type -> gnomon.host.v1.SubscribeUsageRequest
+	20, // 22: gnomon.host.v1.HostService.RequestPreallocation:input_type -> gnomon.host.v1.RequestPreallocationRequest
+	22, // 23: gnomon.host.v1.HostService.RequestResources:input_type -> gnomon.host.v1.RequestResourcesRequest
+	25, // 24: gnomon.host.v1.HostService.ListShadows:input_type -> gnomon.host.v1.ListShadowsRequest
+	27, // 25: gnomon.host.v1.HostService.SuspendShadow:input_type -> gnomon.host.v1.SuspendShadowRequest
+	29, // 26: gnomon.host.v1.HostService.ResumeShadow:input_type -> gnomon.host.v1.ResumeShadowRequest
+	1,  // 27: gnomon.host.v1.HostService.Status:output_type -> gnomon.host.v1.StatusResponse
+	10, // 28: gnomon.host.v1.HostService.ListVMs:output_type -> gnomon.host.v1.ListVMsResponse
+	12, // 29: gnomon.host.v1.HostService.EnrollVM:output_type -> gnomon.host.v1.EnrollVMResponse
+	14, // 30: gnomon.host.v1.HostService.ReleaseVM:output_type -> gnomon.host.v1.ReleaseVMResponse
+	16, // 31: gnomon.host.v1.HostService.ExplainVM:output_type -> gnomon.host.v1.ExplainVMResponse
+	19, // 32: gnomon.host.v1.HostService.SubscribeUsage:output_type -> gnomon.host.v1.UsageEvent
+	21, // 33: gnomon.host.v1.HostService.RequestPreallocation:output_type -> gnomon.host.v1.RequestPreallocationResponse
+	23, // 34: gnomon.host.v1.HostService.RequestResources:output_type -> gnomon.host.v1.RequestResourcesResponse
+	26, // 35: gnomon.host.v1.HostService.ListShadows:output_type -> gnomon.host.v1.ListShadowsResponse
+	28, // 36: gnomon.host.v1.HostService.SuspendShadow:output_type -> gnomon.host.v1.SuspendShadowResponse
+	30, // 37: gnomon.host.v1.HostService.ResumeShadow:output_type -> gnomon.host.v1.ResumeShadowResponse
+	27, // [27:38] is the sub-list for method output_type
+	16, // [16:27] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_gnomon_host_v1_host_proto_init() }
@@ -2304,7 +2392,7 @@ func file_gnomon_host_v1_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gnomon_host_v1_host_proto_rawDesc), len(file_gnomon_host_v1_host_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

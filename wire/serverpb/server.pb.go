@@ -34,7 +34,11 @@ type Account struct {
 	// Labels that a host must have to be chosen for it.
 	HostLabels map[string]string `protobuf:"bytes,5,rep,name=host_labels,json=hostLabels,proto3" json:"host_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// That of the request that created it.
-	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The parameters quota and priority in effect for it, where no host or VM says
+	// otherwise.
+	Quota         string `protobuf:"bytes,7,opt,name=quota,proto3" json:"quota,omitempty"`
+	Priority      string `protobuf:"bytes,8,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -107,6 +111,20 @@ func (x *Account) GetHostLabels() map[string]string {
 func (x *Account) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
+	}
+	return ""
+}
+
+func (x *Account) GetQuota() string {
+	if x != nil {
+		return x.Quota
+	}
+	return ""
+}
+
+func (x *Account) GetPriority() string {
+	if x != nil {
+		return x.Priority
 	}
 	return ""
 }
@@ -2846,8 +2864,6 @@ type DesiredState struct {
 	ByVm      map[string]*Layer `protobuf:"bytes,6,rep,name=by_vm,json=byVm,proto3" json:"by_vm,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // by VM id
 	// The server understands reports that leave out what has not changed.
 	ShortReports bool `protobuf:"varint,8,opt,name=short_reports,json=shortReports,proto3" json:"short_reports,omitempty"`
-	// By account, the host's part of what the account may have everywhere.
-	Parts map[string]*Part `protobuf:"bytes,9,rep,name=parts,proto3" json:"parts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What the host is to do once. Each stays here until it is settled or has
 	// expired.
 	Orders        []*Order `protobuf:"bytes,10,rep,name=orders,proto3" json:"orders,omitempty"`
@@ -2939,13 +2955,6 @@ func (x *DesiredState) GetShortReports() bool {
 		return x.ShortReports
 	}
 	return false
-}
-
-func (x *DesiredState) GetParts() map[string]*Part {
-	if x != nil {
-		return x.Parts
-	}
-	return nil
 }
 
 func (x *DesiredState) GetOrders() []*Order {
@@ -3396,59 +3405,6 @@ func (x *OrderRecord) GetCreatedUnixNano() int64 {
 	return 0
 }
 
-// Part is how many of an account's VMs run on a host.
-type Part struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Here          int32                  `protobuf:"varint,1,opt,name=here,proto3" json:"here,omitempty"`
-	Everywhere    int32                  `protobuf:"varint,2,opt,name=everywhere,proto3" json:"everywhere,omitempty"` // at least here
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Part) Reset() {
-	*x = Part{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Part) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Part) ProtoMessage() {}
-
-func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Part.ProtoReflect.Descriptor instead.
-func (*Part) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{54}
-}
-
-func (x *Part) GetHere() int32 {
-	if x != nil {
-		return x.Here
-	}
-	return 0
-}
-
-func (x *Part) GetEverywhere() int32 {
-	if x != nil {
-		return x.Everywhere
-	}
-	return 0
-}
-
 type Layer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Values        map[string]string      `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -3458,7 +3414,7 @@ type Layer struct {
 
 func (x *Layer) Reset() {
 	*x = Layer{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3470,7 +3426,7 @@ func (x *Layer) String() string {
 func (*Layer) ProtoMessage() {}
 
 func (x *Layer) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3483,7 +3439,7 @@ func (x *Layer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layer.ProtoReflect.Descriptor instead.
 func (*Layer) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{55}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Layer) GetValues() map[string]string {
@@ -3511,7 +3467,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3523,7 +3479,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3536,7 +3492,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{56}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ReportRequest) GetHost() string {
@@ -3598,7 +3554,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[57]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3610,7 +3566,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[57]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3623,7 +3579,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{57}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReportResponse) GetResend() bool {
@@ -3637,7 +3593,7 @@ var File_gnomon_server_v1_server_proto protoreflect.FileDescriptor
 
 const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgnomon/server/v1/server.proto\x12\x10gnomon.server.v1\x1a google/protobuf/field_mask.proto\"\x9f\x02\n" +
+	"\x1dgnomon/server/v1/server.proto\x12\x10gnomon.server.v1\x1a google/protobuf/field_mask.proto\"\xd1\x02\n" +
 	"\aAccount\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12*\n" +
@@ -3646,7 +3602,9 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\vhost_labels\x18\x05 \x03(\v2).gnomon.server.v1.Account.HostLabelsEntryR\n" +
 	"hostLabels\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x06 \x01(\tR\trequestId\x1a=\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12\x14\n" +
+	"\x05quota\x18\a \x01(\tR\x05quota\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\tR\bpriority\x1a=\n" +
 	"\x0fHostLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf5\x01\n" +
@@ -3873,7 +3831,7 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\ftakes_orders\x18\x05 \x01(\bR\vtakesOrders\x1a;\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf1\x06\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe4\x05\n" +
 	"\fDesiredState\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x14\n" +
 	"\x05epoch\x18\a \x01(\tR\x05epoch\x12\x1a\n" +
@@ -3883,8 +3841,7 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\n" +
 	"by_account\x18\x05 \x03(\v2-.gnomon.server.v1.DesiredState.ByAccountEntryR\tbyAccount\x12=\n" +
 	"\x05by_vm\x18\x06 \x03(\v2(.gnomon.server.v1.DesiredState.ByVmEntryR\x04byVm\x12#\n" +
-	"\rshort_reports\x18\b \x01(\bR\fshortReports\x12?\n" +
-	"\x05parts\x18\t \x03(\v2).gnomon.server.v1.DesiredState.PartsEntryR\x05parts\x12/\n" +
+	"\rshort_reports\x18\b \x01(\bR\fshortReports\x12/\n" +
 	"\x06orders\x18\n" +
 	" \x03(\v2\x17.gnomon.server.v1.OrderR\x06orders\x1a9\n" +
 	"\vGlobalEntry\x12\x10\n" +
@@ -3898,11 +3855,8 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x17.gnomon.server.v1.LayerR\x05value:\x028\x01\x1aP\n" +
 	"\tByVmEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.gnomon.server.v1.LayerR\x05value:\x028\x01\x1aP\n" +
-	"\n" +
-	"PartsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12,\n" +
-	"\x05value\x18\x02 \x01(\v2\x16.gnomon.server.v1.PartR\x05value:\x028\x01\"m\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.gnomon.server.v1.LayerR\x05value:\x028\x01J\x04\b\t\x10\n" +
+	"\"m\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\tR\aattempt\x122\n" +
@@ -3940,12 +3894,7 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\bwhy_host\x18\x03 \x01(\tR\awhyHost\x12\x18\n" +
 	"\arequest\x18\x04 \x01(\tR\arequest\x123\n" +
 	"\aoutcome\x18\x05 \x01(\v2\x19.gnomon.server.v1.OutcomeR\aoutcome\x12*\n" +
-	"\x11created_unix_nano\x18\x06 \x01(\x03R\x0fcreatedUnixNano\":\n" +
-	"\x04Part\x12\x12\n" +
-	"\x04here\x18\x01 \x01(\x05R\x04here\x12\x1e\n" +
-	"\n" +
-	"everywhere\x18\x02 \x01(\x05R\n" +
-	"everywhere\"\x7f\n" +
+	"\x11created_unix_nano\x18\x06 \x01(\x03R\x0fcreatedUnixNano\"\x7f\n" +
 	"\x05Layer\x12;\n" +
 	"\x06values\x18\x01 \x03(\v2#.gnomon.server.v1.Layer.ValuesEntryR\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
@@ -4006,7 +3955,7 @@ func file_gnomon_server_v1_server_proto_rawDescGZIP() []byte {
 	return file_gnomon_server_v1_server_proto_rawDescData
 }
 
-var file_gnomon_server_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_gnomon_server_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_gnomon_server_v1_server_proto_goTypes = []any{
 	(*Account)(nil),                   // 0: gnomon.server.v1.Account
 	(*CreateAccountRequest)(nil),      // 1: gnomon.server.v1.CreateAccountRequest
@@ -4062,64 +4011,62 @@ var file_gnomon_server_v1_server_proto_goTypes = []any{
 	(*SettleRequest)(nil),             // 51: gnomon.server.v1.SettleRequest
 	(*SettleResponse)(nil),            // 52: gnomon.server.v1.SettleResponse
 	(*OrderRecord)(nil),               // 53: gnomon.server.v1.OrderRecord
-	(*Part)(nil),                      // 54: gnomon.server.v1.Part
-	(*Layer)(nil),                     // 55: gnomon.server.v1.Layer
-	(*ReportRequest)(nil),             // 56: gnomon.server.v1.ReportRequest
-	(*ReportResponse)(nil),            // 57: gnomon.server.v1.ReportResponse
-	nil,                               // 58: gnomon.server.v1.Account.HostLabelsEntry
-	nil,                               // 59: gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
-	nil,                               // 60: gnomon.server.v1.Host.CapacityEntry
-	nil,                               // 61: gnomon.server.v1.Host.FreeEntry
-	nil,                               // 62: gnomon.server.v1.Host.PredictedEntry
-	nil,                               // 63: gnomon.server.v1.Host.LabelsEntry
-	nil,                               // 64: gnomon.server.v1.DeployVMRequest.HostLabelsEntry
-	nil,                               // 65: gnomon.server.v1.SetConfigRequest.ValuesEntry
-	nil,                               // 66: gnomon.server.v1.LayerChange.ValuesEntry
-	nil,                               // 67: gnomon.server.v1.WatchRequest.CapacityEntry
-	nil,                               // 68: gnomon.server.v1.DesiredState.GlobalEntry
-	nil,                               // 69: gnomon.server.v1.DesiredState.HostEntry
-	nil,                               // 70: gnomon.server.v1.DesiredState.ByAccountEntry
-	nil,                               // 71: gnomon.server.v1.DesiredState.ByVmEntry
-	nil,                               // 72: gnomon.server.v1.DesiredState.PartsEntry
-	nil,                               // 73: gnomon.server.v1.Deploy.NeedsEntry
-	nil,                               // 74: gnomon.server.v1.Layer.ValuesEntry
-	nil,                               // 75: gnomon.server.v1.ReportRequest.FreeEntry
-	nil,                               // 76: gnomon.server.v1.ReportRequest.PredictedEntry
-	(*fieldmaskpb.FieldMask)(nil),     // 77: google.protobuf.FieldMask
+	(*Layer)(nil),                     // 54: gnomon.server.v1.Layer
+	(*ReportRequest)(nil),             // 55: gnomon.server.v1.ReportRequest
+	(*ReportResponse)(nil),            // 56: gnomon.server.v1.ReportResponse
+	nil,                               // 57: gnomon.server.v1.Account.HostLabelsEntry
+	nil,                               // 58: gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
+	nil,                               // 59: gnomon.server.v1.Host.CapacityEntry
+	nil,                               // 60: gnomon.server.v1.Host.FreeEntry
+	nil,                               // 61: gnomon.server.v1.Host.PredictedEntry
+	nil,                               // 62: gnomon.server.v1.Host.LabelsEntry
+	nil,                               // 63: gnomon.server.v1.DeployVMRequest.HostLabelsEntry
+	nil,                               // 64: gnomon.server.v1.SetConfigRequest.ValuesEntry
+	nil,                               // 65: gnomon.server.v1.LayerChange.ValuesEntry
+	nil,                               // 66: gnomon.server.v1.WatchRequest.CapacityEntry
+	nil,                               // 67: gnomon.server.v1.DesiredState.GlobalEntry
+	nil,                               // 68: gnomon.server.v1.DesiredState.HostEntry
+	nil,                               // 69: gnomon.server.v1.DesiredState.ByAccountEntry
+	nil,                               // 70: gnomon.server.v1.DesiredState.ByVmEntry
+	nil,                               // 71: gnomon.server.v1.Deploy.NeedsEntry
+	nil,                               // 72: gnomon.server.v1.Layer.ValuesEntry
+	nil,                               // 73: gnomon.server.v1.ReportRequest.FreeEntry
+	nil,                               // 74: gnomon.server.v1.ReportRequest.PredictedEntry
+	(*fieldmaskpb.FieldMask)(nil),     // 75: google.protobuf.FieldMask
 }
 var file_gnomon_server_v1_server_proto_depIdxs = []int32{
-	58, // 0: gnomon.server.v1.Account.host_labels:type_name -> gnomon.server.v1.Account.HostLabelsEntry
-	59, // 1: gnomon.server.v1.CreateAccountRequest.host_labels:type_name -> gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
+	57, // 0: gnomon.server.v1.Account.host_labels:type_name -> gnomon.server.v1.Account.HostLabelsEntry
+	58, // 1: gnomon.server.v1.CreateAccountRequest.host_labels:type_name -> gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
 	0,  // 2: gnomon.server.v1.CreateAccountResponse.account:type_name -> gnomon.server.v1.Account
 	0,  // 3: gnomon.server.v1.GetAccountResponse.account:type_name -> gnomon.server.v1.Account
-	77, // 4: gnomon.server.v1.ListAccountsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	75, // 4: gnomon.server.v1.ListAccountsRequest.read_mask:type_name -> google.protobuf.FieldMask
 	0,  // 5: gnomon.server.v1.ListAccountsResponse.accounts:type_name -> gnomon.server.v1.Account
 	0,  // 6: gnomon.server.v1.UpdateAccountRequest.account:type_name -> gnomon.server.v1.Account
-	77, // 7: gnomon.server.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
+	75, // 7: gnomon.server.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 8: gnomon.server.v1.UpdateAccountResponse.account:type_name -> gnomon.server.v1.Account
-	60, // 9: gnomon.server.v1.Host.capacity:type_name -> gnomon.server.v1.Host.CapacityEntry
-	61, // 10: gnomon.server.v1.Host.free:type_name -> gnomon.server.v1.Host.FreeEntry
-	62, // 11: gnomon.server.v1.Host.predicted:type_name -> gnomon.server.v1.Host.PredictedEntry
-	63, // 12: gnomon.server.v1.Host.labels:type_name -> gnomon.server.v1.Host.LabelsEntry
+	59, // 9: gnomon.server.v1.Host.capacity:type_name -> gnomon.server.v1.Host.CapacityEntry
+	60, // 10: gnomon.server.v1.Host.free:type_name -> gnomon.server.v1.Host.FreeEntry
+	61, // 11: gnomon.server.v1.Host.predicted:type_name -> gnomon.server.v1.Host.PredictedEntry
+	62, // 12: gnomon.server.v1.Host.labels:type_name -> gnomon.server.v1.Host.LabelsEntry
 	11, // 13: gnomon.server.v1.GetHostResponse.host:type_name -> gnomon.server.v1.Host
-	77, // 14: gnomon.server.v1.ListHostsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	75, // 14: gnomon.server.v1.ListHostsRequest.read_mask:type_name -> google.protobuf.FieldMask
 	11, // 15: gnomon.server.v1.ListHostsResponse.hosts:type_name -> gnomon.server.v1.Host
 	11, // 16: gnomon.server.v1.UpdateHostRequest.host:type_name -> gnomon.server.v1.Host
-	77, // 17: gnomon.server.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	75, // 17: gnomon.server.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11, // 18: gnomon.server.v1.UpdateHostResponse.host:type_name -> gnomon.server.v1.Host
-	64, // 19: gnomon.server.v1.DeployVMRequest.host_labels:type_name -> gnomon.server.v1.DeployVMRequest.HostLabelsEntry
-	77, // 20: gnomon.server.v1.ListAssociationsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	63, // 19: gnomon.server.v1.DeployVMRequest.host_labels:type_name -> gnomon.server.v1.DeployVMRequest.HostLabelsEntry
+	75, // 20: gnomon.server.v1.ListAssociationsRequest.read_mask:type_name -> google.protobuf.FieldMask
 	22, // 21: gnomon.server.v1.ListAssociationsResponse.associations:type_name -> gnomon.server.v1.Association
 	25, // 22: gnomon.server.v1.GetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
 	26, // 23: gnomon.server.v1.GetConfigResponse.parameters:type_name -> gnomon.server.v1.Parameter
 	25, // 24: gnomon.server.v1.SetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	65, // 25: gnomon.server.v1.SetConfigRequest.values:type_name -> gnomon.server.v1.SetConfigRequest.ValuesEntry
+	64, // 25: gnomon.server.v1.SetConfigRequest.values:type_name -> gnomon.server.v1.SetConfigRequest.ValuesEntry
 	25, // 26: gnomon.server.v1.ExplainConfigRequest.scope:type_name -> gnomon.server.v1.Scope
 	33, // 27: gnomon.server.v1.ExplainConfigResponse.parameters:type_name -> gnomon.server.v1.Explanation
 	26, // 28: gnomon.server.v1.Explanation.parameter:type_name -> gnomon.server.v1.Parameter
 	34, // 29: gnomon.server.v1.Explanation.settings:type_name -> gnomon.server.v1.Setting
 	25, // 30: gnomon.server.v1.LayerChange.scope:type_name -> gnomon.server.v1.Scope
-	66, // 31: gnomon.server.v1.LayerChange.values:type_name -> gnomon.server.v1.LayerChange.ValuesEntry
+	65, // 31: gnomon.server.v1.LayerChange.values:type_name -> gnomon.server.v1.LayerChange.ValuesEntry
 	35, // 32: gnomon.server.v1.ApplyConfigRequest.layers:type_name -> gnomon.server.v1.LayerChange
 	39, // 33: gnomon.server.v1.ApplyConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
 	39, // 34: gnomon.server.v1.ConfigChange.edits:type_name -> gnomon.server.v1.ConfigEdit
@@ -4130,73 +4077,71 @@ var file_gnomon_server_v1_server_proto_depIdxs = []int32{
 	39, // 39: gnomon.server.v1.CompareConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
 	25, // 40: gnomon.server.v1.RollbackConfigRequest.scope:type_name -> gnomon.server.v1.Scope
 	39, // 41: gnomon.server.v1.RollbackConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
-	67, // 42: gnomon.server.v1.WatchRequest.capacity:type_name -> gnomon.server.v1.WatchRequest.CapacityEntry
-	68, // 43: gnomon.server.v1.DesiredState.global:type_name -> gnomon.server.v1.DesiredState.GlobalEntry
-	69, // 44: gnomon.server.v1.DesiredState.host:type_name -> gnomon.server.v1.DesiredState.HostEntry
-	70, // 45: gnomon.server.v1.DesiredState.by_account:type_name -> gnomon.server.v1.DesiredState.ByAccountEntry
-	71, // 46: gnomon.server.v1.DesiredState.by_vm:type_name -> gnomon.server.v1.DesiredState.ByVmEntry
-	72, // 47: gnomon.server.v1.DesiredState.parts:type_name -> gnomon.server.v1.DesiredState.PartsEntry
-	48, // 48: gnomon.server.v1.DesiredState.orders:type_name -> gnomon.server.v1.Order
-	49, // 49: gnomon.server.v1.Order.deploy:type_name -> gnomon.server.v1.Deploy
-	73, // 50: gnomon.server.v1.Deploy.needs:type_name -> gnomon.server.v1.Deploy.NeedsEntry
-	50, // 51: gnomon.server.v1.SettleRequest.outcome:type_name -> gnomon.server.v1.Outcome
-	48, // 52: gnomon.server.v1.OrderRecord.order:type_name -> gnomon.server.v1.Order
-	50, // 53: gnomon.server.v1.OrderRecord.outcome:type_name -> gnomon.server.v1.Outcome
-	74, // 54: gnomon.server.v1.Layer.values:type_name -> gnomon.server.v1.Layer.ValuesEntry
-	22, // 55: gnomon.server.v1.ReportRequest.associations:type_name -> gnomon.server.v1.Association
-	75, // 56: gnomon.server.v1.ReportRequest.free:type_name -> gnomon.server.v1.ReportRequest.FreeEntry
-	0,  // 57: gnomon.server.v1.ReportRequest.warm:type_name -> gnomon.server.v1.Account
-	76, // 58: gnomon.server.v1.ReportRequest.predicted:type_name -> gnomon.server.v1.ReportRequest.PredictedEntry
-	55, // 59: gnomon.server.v1.DesiredState.ByAccountEntry.value:type_name -> gnomon.server.v1.Layer
-	55, // 60: gnomon.server.v1.DesiredState.ByVmEntry.value:type_name -> gnomon.server.v1.Layer
-	54, // 61: gnomon.server.v1.DesiredState.PartsEntry.value:type_name -> gnomon.server.v1.Part
-	1,  // 62: gnomon.server.v1.ManagementService.CreateAccount:input_type -> gnomon.server.v1.CreateAccountRequest
-	3,  // 63: gnomon.server.v1.ManagementService.GetAccount:input_type -> gnomon.server.v1.GetAccountRequest
-	5,  // 64: gnomon.server.v1.ManagementService.ListAccounts:input_type -> gnomon.server.v1.ListAccountsRequest
-	7,  // 65: gnomon.server.v1.ManagementService.UpdateAccount:input_type -> gnomon.server.v1.UpdateAccountRequest
-	9,  // 66: gnomon.server.v1.ManagementService.DeleteAccount:input_type -> gnomon.server.v1.DeleteAccountRequest
-	12, // 67: gnomon.server.v1.ManagementService.GetHost:input_type -> gnomon.server.v1.GetHostRequest
-	14, // 68: gnomon.server.v1.ManagementService.ListHosts:input_type -> gnomon.server.v1.ListHostsRequest
-	16, // 69: gnomon.server.v1.ManagementService.UpdateHost:input_type -> gnomon.server.v1.UpdateHostRequest
-	18, // 70: gnomon.server.v1.ManagementService.DeleteHost:input_type -> gnomon.server.v1.DeleteHostRequest
-	20, // 71: gnomon.server.v1.ManagementService.DeployVM:input_type -> gnomon.server.v1.DeployVMRequest
-	23, // 72: gnomon.server.v1.ManagementService.ListAssociations:input_type -> gnomon.server.v1.ListAssociationsRequest
-	27, // 73: gnomon.server.v1.ManagementService.GetConfig:input_type -> gnomon.server.v1.GetConfigRequest
-	31, // 74: gnomon.server.v1.ManagementService.ExplainConfig:input_type -> gnomon.server.v1.ExplainConfigRequest
-	29, // 75: gnomon.server.v1.ManagementService.SetConfig:input_type -> gnomon.server.v1.SetConfigRequest
-	36, // 76: gnomon.server.v1.ManagementService.ApplyConfig:input_type -> gnomon.server.v1.ApplyConfigRequest
-	40, // 77: gnomon.server.v1.ManagementService.ListConfigChanges:input_type -> gnomon.server.v1.ListConfigChangesRequest
-	42, // 78: gnomon.server.v1.ManagementService.CompareConfig:input_type -> gnomon.server.v1.CompareConfigRequest
-	44, // 79: gnomon.server.v1.ManagementService.RollbackConfig:input_type -> gnomon.server.v1.RollbackConfigRequest
-	46, // 80: gnomon.server.v1.HostLinkService.Watch:input_type -> gnomon.server.v1.WatchRequest
-	56, // 81: gnomon.server.v1.HostLinkService.Report:input_type -> gnomon.server.v1.ReportRequest
-	51, // 82: gnomon.server.v1.HostLinkService.Settle:input_type -> gnomon.server.v1.SettleRequest
-	2,  // 83: gnomon.server.v1.ManagementService.CreateAccount:output_type -> gnomon.server.v1.CreateAccountResponse
-	4,  // 84: gnomon.server.v1.ManagementService.GetAccount:output_type -> gnomon.server.v1.GetAccountResponse
-	6,  // 85: gnomon.server.v1.ManagementService.ListAccounts:output_type -> gnomon.server.v1.ListAccountsResponse
-	8,  // 86: gnomon.server.v1.ManagementService.UpdateAccount:output_type -> gnomon.server.v1.UpdateAccountResponse
-	10, // 87: gnomon.server.v1.ManagementService.DeleteAccount:output_type -> gnomon.server.v1.DeleteAccountResponse
-	13, // 88: gnomon.server.v1.ManagementService.GetHost:output_type -> gnomon.server.v1.GetHostResponse
-	15, // 89: gnomon.server.v1.ManagementService.ListHosts:output_type -> gnomon.server.v1.ListHostsResponse
-	17, // 90: gnomon.server.v1.ManagementService.UpdateHost:output_type -> gnomon.server.v1.UpdateHostResponse
-	19, // 91: gnomon.server.v1.ManagementService.DeleteHost:output_type -> gnomon.server.v1.DeleteHostResponse
-	21, // 92: gnomon.server.v1.ManagementService.DeployVM:output_type -> gnomon.server.v1.DeployVMResponse
-	24, // 93: gnomon.server.v1.ManagementService.ListAssociations:output_type -> gnomon.server.v1.ListAssociationsResponse
-	28, // 94: gnomon.server.v1.ManagementService.GetConfig:output_type -> gnomon.server.v1.GetConfigResponse
-	32, // 95: gnomon.server.v1.ManagementService.ExplainConfig:output_type -> gnomon.server.v1.ExplainConfigResponse
-	30, // 96: gnomon.server.v1.ManagementService.SetConfig:output_type -> gnomon.server.v1.SetConfigResponse
-	37, // 97: gnomon.server.v1.ManagementService.ApplyConfig:output_type -> gnomon.server.v1.ApplyConfigResponse
-	41, // 98: gnomon.server.v1.ManagementService.ListConfigChanges:output_type -> gnomon.server.v1.ListConfigChangesResponse
-	43, // 99: gnomon.server.v1.ManagementService.CompareConfig:output_type -> gnomon.server.v1.CompareConfigResponse
-	45, // 100: gnomon.server.v1.ManagementService.RollbackConfig:output_type -> gnomon.server.v1.RollbackConfigResponse
-	47, // 101: gnomon.server.v1.HostLinkService.Watch:output_type -> gnomon.server.v1.DesiredState
-	57, // 102: gnomon.server.v1.HostLinkService.Report:output_type -> gnomon.server.v1.ReportResponse
-	52, // 103: gnomon.server.v1.HostLinkService.Settle:output_type -> gnomon.server.v1.SettleResponse
-	83, // [83:104] is the sub-list for method output_type
-	62, // [62:83] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	66, // 42: gnomon.server.v1.WatchRequest.capacity:type_name -> gnomon.server.v1.WatchRequest.CapacityEntry
+	67, // 43: gnomon.server.v1.DesiredState.global:type_name -> gnomon.server.v1.DesiredState.GlobalEntry
+	68, // 44: gnomon.server.v1.DesiredState.host:type_name -> gnomon.server.v1.DesiredState.HostEntry
+	69, // 45: gnomon.server.v1.DesiredState.by_account:type_name -> gnomon.server.v1.DesiredState.ByAccountEntry
+	70, // 46: gnomon.server.v1.DesiredState.by_vm:type_name -> gnomon.server.v1.DesiredState.ByVmEntry
+	48, // 47: gnomon.server.v1.DesiredState.orders:type_name -> gnomon.server.v1.Order
+	49, // 48: gnomon.server.v1.Order.deploy:type_name -> gnomon.server.v1.Deploy
+	71, // 49: gnomon.server.v1.Deploy.needs:type_name -> gnomon.server.v1.Deploy.NeedsEntry
+	50, // 50: gnomon.server.v1.SettleRequest.outcome:type_name -> gnomon.server.v1.Outcome
+	48, // 51: gnomon.server.v1.OrderRecord.order:type_name -> gnomon.server.v1.Order
+	50, // 52: gnomon.server.v1.OrderRecord.outcome:type_name -> gnomon.server.v1.Outcome
+	72, // 53: gnomon.server.v1.Layer.values:type_name -> gnomon.server.v1.Layer.ValuesEntry
+	22, // 54: gnomon.server.v1.ReportRequest.associations:type_name -> gnomon.server.v1.Association
+	73, // 55: gnomon.server.v1.ReportRequest.free:type_name -> gnomon.server.v1.ReportRequest.FreeEntry
+	0,  // 56: gnomon.server.v1.ReportRequest.warm:type_name -> gnomon.server.v1.Account
+	74, // 57: gnomon.server.v1.ReportRequest.predicted:type_name -> gnomon.server.v1.ReportRequest.PredictedEntry
+	54, // 58: gnomon.server.v1.DesiredState.ByAccountEntry.value:type_name -> gnomon.server.v1.Layer
+	54, // 59: gnomon.server.v1.DesiredState.ByVmEntry.value:type_name -> gnomon.server.v1.Layer
+	1,  // 60: gnomon.server.v1.ManagementService.CreateAccount:input_type -> gnomon.server.v1.CreateAccountRequest
+	3,  // 61: gnomon.server.v1.ManagementService.GetAccount:input_type -> gnomon.server.v1.GetAccountRequest
+	5,  // 62: gnomon.server.v1.ManagementService.ListAccounts:input_type -> gnomon.server.v1.ListAccountsRequest
+	7,  // 63: gnomon.server.v1.ManagementService.UpdateAccount:input_type -> gnomon.server.v1.UpdateAccountRequest
+	9,  // 64: gnomon.server.v1.ManagementService.DeleteAccount:input_type -> gnomon.server.v1.DeleteAccountRequest
+	12, // 65: gnomon.server.v1.ManagementService.GetHost:input_type -> gnomon.server.v1.GetHostRequest
+	14, // 66: gnomon.server.v1.ManagementService.ListHosts:input_type -> gnomon.server.v1.ListHostsRequest
+	16, // 67: gnomon.server.v1.ManagementService.UpdateHost:input_type -> gnomon.server.v1.UpdateHostRequest
+	18, // 68: gnomon.server.v1.ManagementService.DeleteHost:input_type -> gnomon.server.v1.DeleteHostRequest
+	20, // 69: gnomon.server.v1.ManagementService.DeployVM:input_type -> gnomon.server.v1.DeployVMRequest
+	23, // 70: gnomon.server.v1.ManagementService.ListAssociations:input_type -> gnomon.server.v1.ListAssociationsRequest
+	27, // 71: gnomon.server.v1.ManagementService.GetConfig:input_type -> gnomon.server.v1.GetConfigRequest
+	31, // 72: gnomon.server.v1.ManagementService.ExplainConfig:input_type -> gnomon.server.v1.ExplainConfigRequest
+	29, // 73: gnomon.server.v1.ManagementService.SetConfig:input_type -> gnomon.server.v1.SetConfigRequest
+	36, // 74: gnomon.server.v1.ManagementService.ApplyConfig:input_type -> gnomon.server.v1.ApplyConfigRequest
+	40, // 75: gnomon.server.v1.ManagementService.ListConfigChanges:input_type -> gnomon.server.v1.ListConfigChangesRequest
+	42, // 76: gnomon.server.v1.ManagementService.CompareConfig:input_type -> gnomon.server.v1.CompareConfigRequest
+	44, // 77: gnomon.server.v1.ManagementService.RollbackConfig:input_type -> gnomon.server.v1.RollbackConfigRequest
+	46, // 78: gnomon.server.v1.HostLinkService.Watch:input_type -> gnomon.server.v1.WatchRequest
+	55, // 79: gnomon.server.v1.HostLinkService.Report:input_type -> gnomon.server.v1.ReportRequest
+	51, // 80: gnomon.server.v1.HostLinkService.Settle:input_type -> gnomon.server.v1.SettleRequest
+	2,  // 81: gnomon.server.v1.ManagementService.CreateAccount:output_type -> gnomon.server.v1.CreateAccountResponse
+	4,  // 82: gnomon.server.v1.ManagementService.GetAccount:output_type -> gnomon.server.v1.GetAccountResponse
+	6,  // 83: gnomon.server.v1.ManagementService.ListAccounts:output_type -> gnomon.server.v1.ListAccountsResponse
+	8,  // 84: gnomon.server.v1.ManagementService.UpdateAccount:output_type -> gnomon.server.v1.UpdateAccountResponse
+	10, // 85: gnomon.server.v1.ManagementService.DeleteAccount:output_type -> gnomon.server.v1.DeleteAccountResponse
+	13, // 86: gnomon.server.v1.ManagementService.GetHost:output_type -> gnomon.server.v1.GetHostResponse
+	15, // 87: gnomon.server.v1.ManagementService.ListHosts:output_type -> gnomon.server.v1.ListHostsResponse
+	17, // 88: gnomon.server.v1.ManagementService.UpdateHost:output_type -> gnomon.server.v1.UpdateHostResponse
+	19, // 89: gnomon.server.v1.ManagementService.DeleteHost:output_type -> gnomon.server.v1.DeleteHostResponse
+	21, // 90: gnomon.server.v1.ManagementService.DeployVM:output_type -> gnomon.server.v1.DeployVMResponse
+	24, // 91: gnomon.server.v1.ManagementService.ListAssociations:output_type -> gnomon.server.v1.ListAssociationsResponse
+	28, // 92: gnomon.server.v1.ManagementService.GetConfig:output_type -> gnomon.server.v1.GetConfigResponse
+	32, // 93: gnomon.server.v1.ManagementService.ExplainConfig:output_type -> gnomon.server.v1.ExplainConfigResponse
+	30, // 94: gnomon.server.v1.ManagementService.SetConfig:output_type -> gnomon.server.v1.SetConfigResponse
+	37, // 95: gnomon.server.v1.ManagementService.ApplyConfig:output_type -> gnomon.server.v1.ApplyConfigResponse
+	41, // 96: gnomon.server.v1.ManagementService.ListConfigChanges:output_type -> gnomon.server.v1.ListConfigChangesResponse
+	43, // 97: gnomon.server.v1.ManagementService.CompareConfig:output_type -> gnomon.server.v1.CompareConfigResponse
+	45, // 98: gnomon.server.v1.ManagementService.RollbackConfig:output_type -> gnomon.server.v1.RollbackConfigResponse
+	47, // 99: gnomon.server.v1.HostLinkService.Watch:output_type -> gnomon.server.v1.DesiredState
+	56, // 100: gnomon.server.v1.HostLinkService.Report:output_type -> gnomon.server.v1.ReportResponse
+	52, // 101: gnomon.server.v1.HostLinkService.Settle:output_type -> gnomon.server.v1.SettleResponse
+	81, // [81:102] is the sub-list for method output_type
+	60, // [60:81] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_gnomon_server_v1_server_proto_init() }
@@ -4213,7 +4158,7 @@ func file_gnomon_server_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gnomon_server_v1_server_proto_rawDesc), len(file_gnomon_server_v1_server_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   77,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
