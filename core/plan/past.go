@@ -34,9 +34,12 @@ type past struct {
 	weights []float64 // by bucket, in units
 	unit    float64   // what the newest sample counts
 	samples float64   // ever
+	part    float64   // probability that the next one is as any of these, not as forecast
 }
 
-func newPast() *past { return &past{weights: make([]float64, pastBuckets), unit: 1} }
+func newPast() *past {
+	return &past{weights: make([]float64, pastBuckets), unit: 1, part: firstPart}
+}
 
 func bucketOf(demand float64) int {
 	if demand < 1 {
@@ -116,10 +119,22 @@ func (s *summary) at(amount float64) (surplus, short float64) {
 	return max(0, amount*s.below[i]-s.mass[i]), 1 - s.below[i]
 }
 
+// upTo returns how probable it is that the next sample is at most an amount, were
+// it as those of the past.
+func (s *summary) upTo(amount float64) float64 {
+	i := bucketOf(amount)
+	if i == 0 {
+		return s.below[0]
+	}
+	part := math.Log(amount)/logRatio - float64(i-1)
+	return s.below[i-1] + min(1, part)*(s.below[i]-s.below[i-1])
+}
+
 func (p *past) exchange(c *pack.Codec) {
 	for i := range p.weights {
 		c.Float(&p.weights[i], 0, maxUnit/(1-pastFade))
 	}
 	c.Float(&p.unit, 1, maxUnit)
 	c.Float(&p.samples, 0, 1e15)
+	c.Float(&p.part, leastPart, mostPart)
 }

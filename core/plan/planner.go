@@ -110,6 +110,7 @@ type lane struct {
 	forecaster *forecast.Forecaster
 	past       *past
 	summary    *summary // of past, while it is used
+	expected   *outlook // of the next sample; nil if there is none
 	allocation float64  // mean
 }
 
@@ -155,7 +156,7 @@ func (l *lane) train(o forecast.Options) {
 		panic(err) // validate accepted the same options
 	}
 	f.Train(l.history)
-	l.forecaster = f
+	l.forecaster, l.expected = f, nil
 	if l.past == nil {
 		l.past = newPast()
 		for _, demand := range l.history {
@@ -242,6 +243,10 @@ func (l *lane) learn(demand float64) {
 	}
 	l.history = append(l.history, demand)
 	l.forecaster.Update(demand)
+	if l.expected != nil && !math.IsNaN(demand) {
+		l.past.part = l.expected.learned(demand)
+	}
+	l.expected = nil
 	l.past.see(demand)
 }
 
@@ -255,21 +260,27 @@ func (l *lane) note(known bool, allocation float64) {
 func (p *Planner) want(r gnomon.Resource, o Observation) gnomon.Want {
 	l := &p.lanes[r]
 	f := l.forecaster.Forecast()
-	enough, short := l.size(f, p.settings, float64(o.Ceiling[r]), 0)
+	next, then := l.outlooks(f, float64(o.Ceiling[r]))
+	if !o.Urgent {
+		l.expected = next
+	}
+	enough, short := l.size(next, then, p.settings)
 	want := Decide(Inputs{
 		Resource: r, Interval: p.settings.Interval, Horizon: p.settings.Horizon,
 		Usage: o.Usage[r], Demand: o.Demand[r], Allocation: o.Allocation[r], Ceiling: o.Ceiling[r],
 		Threshold: p.settings.Threshold[r], Quantile: max(0.5, min(mostSure, 1-short)), Forecast: f,
 	})
 	if least := o.least(r); least > 0 {
-		enough, _ = l.size(f, p.settings, float64(o.Ceiling[r]), least)
+		next.exceeds(least)
+		then.exceeds(least)
+		enough, _ = l.size(next, then, p.settings)
 	} else if o.Urgent {
 		// The forecast is from before; what is demanded now is the least of the
 		// next step. The host serves that at once, so it need not be asked for.
-		for q := range f.Quantiles[0] {
-			f.Quantiles[0][q] = max(f.Quantiles[0][q], float64(o.Demand[r]))
+		for q := range next.values {
+			next.values[q] = max(next.values[q], float64(o.Demand[r]))
 		}
-		enough, _ = l.size(f, p.settings, float64(o.Ceiling[r]), 0)
+		enough, _ = l.size(next, then, p.settings)
 		enough = max(enough, float64(o.Demand[r])*(1+beyond))
 	}
 	if l.past.samples >= firstSizes {
@@ -295,18 +306,13 @@ func (o Observation) least(r gnomon.Resource) float64 {
 }
 
 // size returns what is enough for the next interval, and how probable it is that
-// it is not; of demand that exceeds least, if that is not 0.
-func (l *lane) size(f forecast.Forecast, s Settings, ceiling, least float64) (enough, short float64) {
-	if ceiling <= 0 {
+// it is not.
+func (l *lane) size(next, then *outlook, s Settings) (enough, short float64) {
+	if next.ceiling <= 0 {
 		return 0, 0.1
 	}
-	next, then := l.outlooks(f, ceiling)
-	if least > 0 {
-		next.exceeds(least)
-		then.exceeds(least)
-	}
 	share := min(1, settling/s.Interval.Seconds())
-	return size(next, then, share, max(l.allocation, ceiling*leastScale), s.Price)
+	return size(next, then, share, max(l.allocation, next.ceiling*leastScale), s.Price)
 }
 
 // resample turns samples every before into samples every after that end at the

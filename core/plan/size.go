@@ -7,9 +7,17 @@ import (
 )
 
 const (
-	// pastPart is the probability that the next demand is as any of the past
-	// rather than as forecast.
-	pastPart = 0.03
+	// firstPart is the probability, before anything is known, that the next
+	// demand is as any of the past rather than as forecast; leastPart and mostPart
+	// bound what is learned of it, partRate is what a sample counts.
+	firstPart, leastPart, mostPart = 0.03, 0.003, 0.9
+	partRate                       = 0.003
+	// alike is by how much two demands differ, as a part, that are taken for the
+	// same when it is learned.
+	alike = 0.02
+	// unseenPart is what is left of what Laplace's rule tells, since forecasts have
+	// tails of their own.
+	unseenPart = 0.1
 	// settling is how long after a decision its limits are in force: for that
 	// time the last decision's hold in the next step.
 	settling = 0.1 // seconds
@@ -23,13 +31,14 @@ const (
 )
 
 // outlook is what one resource's demand may be in a step: as forecast, as it was
-// before, or as never seen. The latter has the probability that Laplace's rule of
-// succession leaves for it, and exceeds what was seen by factors like those that
-// lie between what was seen.
+// before, or as never seen. The latter has a part of the probability that
+// Laplace's rule of succession leaves for it, and exceeds what was seen by factors
+// like those that lie between what was seen.
 type outlook struct {
 	levels  []float64
 	values  []float64 // the forecast's quantiles
 	past    *summary
+	part    float64 // probability that it is as in the past
 	unseen  float64 // probability
 	ceiling float64
 
@@ -65,10 +74,10 @@ func (o *outlook) anyway(amount float64) (surplus, short float64) {
 	surplus, short = o.forecast(amount)
 	before, exceeded := o.past.at(amount)
 	if amount >= o.ceiling {
-		return surplus*(1-pastPart) + before*pastPart, 0
+		return surplus*(1-o.part) + before*o.part, 0
 	}
-	surplus = surplus*(1-pastPart) + before*pastPart
-	short = short*(1-pastPart) + exceeded*pastPart
+	surplus = surplus*(1-o.part) + before*o.part
+	short = short*(1-o.part) + exceeded*o.part
 	return surplus, short*(1-o.unseen) + o.unseen*o.surprise(amount)
 }
 
@@ -94,6 +103,23 @@ func (o *outlook) forecast(amount float64) (surplus, short float64) {
 	}
 	short = (1 - level) * math.Exp(-(amount-o.values[n])/scale)
 	return surplus + (1-level)*(amount-o.values[n]-scale) + short*scale, short
+}
+
+// learned returns part after what demand turned out to be: moved towards the
+// probability that this one was as in the past, given both (online expectation
+// maximisation of a mixture's weight; Cappé and Moulines, "On-line
+// expectation-maximization algorithm for latent data models", 2009).
+func (o *outlook) learned(demand float64) float64 {
+	low, high := demand*(1-alike)-1, demand*(1+alike)+1
+	_, above := o.forecast(low)
+	_, beyond := o.forecast(high)
+	before := o.part * (o.past.upTo(high) - o.past.upTo(low))
+	forecast := (1 - o.part) * (above - beyond)
+	if !(before+forecast > 0) {
+		return o.part
+	}
+	part := o.part + partRate*(before/(before+forecast)-o.part)
+	return max(leastPart, min(part, mostPart))
 }
 
 // tail is by how much the quantile rises when the part above it falls by e.
@@ -163,7 +189,8 @@ func (l *lane) outlooks(f forecast.Forecast, ceiling float64) (next, then *outlo
 		l.summary = new(summary)
 	}
 	l.past.sum(l.summary)
-	next = &outlook{levels: f.Levels, values: f.Quantiles[0], past: l.summary, unseen: 1 / (l.past.samples + 1), ceiling: ceiling}
+	next = &outlook{levels: f.Levels, values: f.Quantiles[0], past: l.summary, part: l.past.part,
+		unseen: unseenPart / (l.past.samples + 1), ceiling: ceiling}
 	after := *next
 	after.values = f.Quantiles[min(1, len(f.Quantiles)-1)]
 	return next, &after

@@ -32,8 +32,8 @@ func TestSizeFollowsThePrice(t *testing.T) {
 	for _, price := range []float64{2, 5, 10, 50} {
 		_, short := size(o, o, 0, scale, price)
 		want := mean / (price * scale) / (1 + mean/(price*scale))
-		if above := (short - pastPart) / (1 - pastPart); pastPart < short && (above < want/2.5 || above > want*2.5) {
-			t.Errorf("price %v: short with %.4f, want about %.4f", price, above, want)
+		if short < want/2.5 || short > want*2.5 {
+			t.Errorf("price %v: short with %.4f, want about %.4f", price, short, want)
 		}
 	}
 }
@@ -49,7 +49,7 @@ func TestSizeHeedsThePast(t *testing.T) {
 		}
 	}
 	o := exponential(100, 1, 1000)
-	o.past, o.unseen = summed(p), 1/(p.samples+1)
+	o.past, o.part, o.unseen = summed(p), firstPart, 1/(p.samples+1)
 	if cheap, _ := size(o, o, 0, 150, 1); cheap > 150 {
 		t.Errorf("at a low price %v, want what is forecast", cheap)
 	}
@@ -65,7 +65,8 @@ func TestSizeProperties(t *testing.T) {
 		for range rapid.IntRange(0, 30).Draw(t, "samples") {
 			p.see(value.Draw(t, "seen"))
 		}
-		o := &outlook{levels: levels, past: summed(p), unseen: 1 / (p.samples + 1), ceiling: 1 + value.Draw(t, "ceiling")}
+		o := &outlook{levels: levels, past: summed(p), part: rapid.Float64Range(leastPart, mostPart).Draw(t, "part"),
+			unseen: 1 / (p.samples + 1), ceiling: 1 + value.Draw(t, "ceiling")}
 		v := value.Draw(t, "value")
 		for range levels {
 			o.values = append(o.values, v)
@@ -92,6 +93,37 @@ func TestSizeProperties(t *testing.T) {
 			t.Fatalf("of %v %v is left, short with %v; of %v %v, with %v", x, left, p1, y, leftMore, p2)
 		}
 	})
+}
+
+// How often demand is as in the past rather than as forecast is learned.
+func TestPartOfThePastIsLearned(t *testing.T) {
+	p := newPast()
+	for i := range 2000 {
+		p.see(float64(100 + i%900))
+	}
+	o := exponential(100, 1, 1e6) // by a forecaster that is sure of 100
+	o.past = summed(p)
+	for _, want := range []float64{0.01, 0.2, 0.6} {
+		o.part = firstPart
+		every := int(1 / want)
+		mean, n := 0.0, 0.0
+		for i := range 6000 {
+			demand := 100.5
+			if want > 0.5 && i%5 < 3 || want < 0.5 && i%every == 0 {
+				demand = float64(200 + i*7%700)
+			}
+			o.part = o.learned(demand)
+			if i >= 3000 {
+				mean, n = mean+o.part, n+1
+			}
+		}
+		if got := mean / n; math.Abs(got-want) > 0.1*want+0.01 {
+			t.Errorf("learned that %.3f of demand is as in the past, want %.3f", got, want)
+		}
+	}
+	if o.learned(1e9) != o.part {
+		t.Error("what neither foresaw teaches which of them to trust")
+	}
 }
 
 // Of what exceeds an amount as much is left over, and as often too little, as of

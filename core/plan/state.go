@@ -13,7 +13,7 @@ import (
 // What Save returns begins with this word and version.
 const (
 	stateMagic   = "gnpl"
-	stateVersion = 2
+	stateVersion = 3
 )
 
 const (
