@@ -133,6 +133,7 @@ record-traces: setup build ## Record traces/ anew: VMs that run Debian's softwar
 .PHONY: bench-events
 bench-events: setup appliance ## Measure how soon a shadow's agent knows that its VM is short, and at what cost (as root)
 	@GNOMON_TEST_VM=1 GNOMON_BENCH=1 go test -count=1 -timeout 20m -run TestFigures -v ./test/events
+
 .PHONY: bench-shadow
 bench-shadow: ## What SHADOWS shadows cost that forecast once a second, as VMs and as processes (as root)
 	@GNOMON_TEST_VM=1 GNOMON_BENCH_SHADOWS=$(SHADOWS) go test -count=1 -timeout 20m -run '^TestFleet$$' -v ./shadow | grep -v -e level= -e '^==='
