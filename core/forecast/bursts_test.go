@@ -94,29 +94,22 @@ func foresight(t testing.TB, f *Forecaster, ys []float64, onsets []int, warm, le
 }
 
 func TestForeseesJitteredBursts(t *testing.T) {
-	var seen, all, low, quiet int
-	for seed := range uint64(20) {
-		ys, onsets := bursts(seed, 180, 12, 1, 4, 60, 600)
-		f := newForecaster(t, Options{Horizon: 5})
-		s, b, l, q := foresight(t, f, ys, onsets, 60, 4, 2, 300)
-		seen, all, low, quiet = seen+s, all+b, low+l, quiet+q
-		t.Logf("seed %d: %d of %d onsets foreseen, %d of %d calm moments low, model %s", seed, s, b, l, q, f.Forecast().Model)
-	}
-	t.Logf("%d of %d, %d of %d", seen, all, low, quiet)
-	if seen*3 < all*2 {
-		t.Errorf("foresaw %d of %d onsets, want two thirds", seen, all)
-	}
-	if low*2 < quiet {
-		t.Errorf("low at %d of %d calm moments, want most", low, quiet)
-	}
+	foresees(t, func(seed uint64) ([]float64, []int) { return bursts(seed, 180, 12, 1, 4, 60, 600) }, 60, 4, 2, 300)
 }
 
 func TestForeseesRamps(t *testing.T) {
+	foresees(t, func(seed uint64) ([]float64, []int) { return ramps(seed, 240, 20, 1, 6, 3, 2e8, 8e8) }, 80, 9, 5, 3.5e8)
+}
+
+// foresees wants of twenty series that two thirds of onsets are foreseen and most
+// calm moments are not taken for one.
+func foresees(t *testing.T, draw func(seed uint64) (ys []float64, onsets []int), warm, length, calm int, bar float64) {
+	t.Helper()
 	var seen, all, low, quiet int
 	for seed := range uint64(20) {
-		ys, onsets := ramps(seed, 240, 20, 1, 6, 3, 2e8, 8e8)
+		ys, onsets := draw(seed)
 		f := newForecaster(t, Options{Horizon: 5})
-		s, b, l, q := foresight(t, f, ys, onsets, 80, 9, 5, 3.5e8)
+		s, b, l, q := foresight(t, f, ys, onsets, warm, length, calm, bar)
 		seen, all, low, quiet = seen+s, all+b, low+l, quiet+q
 		t.Logf("seed %d: %d of %d onsets foreseen, %d of %d calm moments low, model %s", seed, s, b, l, q, f.Forecast().Model)
 	}
