@@ -112,7 +112,7 @@ func (d *Daemon) explain(v *vm) []string {
 	if !v.params.ShadowEnabled {
 		out = append(out, "Shadows are switched off for it (shadow.enabled): the standard path alone serves it.")
 	}
-	latest := v.decisions.latest(0)
+	latest, ahead := v.decisions.latest(0), d.ahead()[v.account]
 	for r := range gnomon.AllResources() {
 		rs := st.Resources[r]
 		if rs == nil {
@@ -129,6 +129,9 @@ func (d *Daemon) explain(v *vm) []string {
 		if w := v.wants[r]; w.Model != "" {
 			fmt.Fprintf(&b, " Foreseen over %v: %s likely, up to %s (model %s).", v.params.PredictionHorizon,
 				gnomon.Format(r, w.Median), gnomon.Format(r, w.High), w.Model)
+		}
+		if quota := d.quotas[v.account][r]; quota > 0 && ahead[r] >= quota {
+			fmt.Fprintf(&b, " Its account's VMs have all that the quota of %s allows ahead of demand.", gnomon.Format(r, quota))
 		}
 		if dec, ok := lastChange(latest, r); ok {
 			fmt.Fprintf(&b, " Last change %s ago: %s, %s.", d.now.Sub(dec.At).Round(time.Second), dec.Kind, dec.Reason)
@@ -191,18 +194,24 @@ func selfCost() (cpuNs, memory int64) {
 	return cpuNs, memory
 }
 
-// quotasPB tells the quotas in force, and what accounts have of them.
-func (d *Daemon) quotasPB() (out []*hostpb.Quota) {
-	ahead := map[string]gnomon.Resources{}
+// ahead returns what each account has ahead of demand.
+func (d *Daemon) ahead() map[string]gnomon.Resources {
+	sums := map[string]gnomon.Resources{}
 	for _, v := range d.broker.VMs() {
-		sum := ahead[v.VM.Account]
+		sum := sums[v.VM.Account]
 		for r, s := range v.Resources {
 			if s != nil {
 				sum[r] += s.Reserved + s.Prepared
 			}
 		}
-		ahead[v.VM.Account] = sum
+		sums[v.VM.Account] = sum
 	}
+	return sums
+}
+
+// quotasPB tells the quotas in force, and what accounts have of them.
+func (d *Daemon) quotasPB() (out []*hostpb.Quota) {
+	ahead := d.ahead()
 	for _, account := range slices.Sorted(maps.Keys(d.quotas)) {
 		out = append(out, &hostpb.Quota{Account: account, Quota: amountsPB(d.quotas[account]), Ahead: amountsPB(ahead[account])})
 	}

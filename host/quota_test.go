@@ -47,6 +47,10 @@ func TestQuotaAndPriorityComeFromTheConfiguration(t *testing.T) {
 		got[0].GetAhead().GetDiskBytesPerSecond() > quota || got[0].GetQuota().GetCpuMillicores() != 0 {
 		t.Errorf("quotas are told as %v", got)
 	}
+	res, err := r.api.ExplainVM(t.Context(), connect.NewRequest(&hostpb.ExplainVMRequest{Vm: string(id)}))
+	if err != nil || !strings.Contains(strings.Join(res.Msg.GetSummary(), "\n"), "all that the quota of 1 MB/s allows") {
+		t.Errorf("the explanation does not tell of the quota: %v, %v", res, err)
+	}
 	vms, err := r.api.ListVMs(t.Context(), connect.NewRequest(&hostpb.ListVMsRequest{}))
 	if err != nil || len(vms.Msg.GetVms()) != 1 || vms.Msg.GetVms()[0].GetPriority() != 80 {
 		t.Errorf("VMs are told as %v, %v", vms, err)
