@@ -74,6 +74,32 @@ func (w *wholeTest) fullDisk(t *testing.T) {
 	}
 }
 
+func (w *wholeTest) quota(t *testing.T) {
+	ahead := func() result {
+		return w.run("vm", "request", w.b.name, "cpu", "1", "--ahead", "5s", "--lifetime", "5s")
+	}
+	w.ok(t, "config", "set", "quota=cpu=10m", "priority=80", "--account", w.account)
+	within(t, bootLimit, "a request beyond the quota is told so", func() error { // once the VM has less
+		if r := ahead(); !strings.Contains(r.stdout+r.stderr, "the quota of account "+w.account+" allows no more") {
+			return errors.New(r.stdout + r.stderr)
+		}
+		return nil
+	})
+	if v, err := w.vm(w.b.name); err != nil || v.GetPriority() != 80 {
+		t.Errorf("the VM is told as %v, %v; want a priority of 80", v, err)
+	}
+	if text := w.ok(t, "host", "status"); !strings.Contains(text, w.account) {
+		t.Errorf("host status does not tell the quota:\n%s", text)
+	}
+	w.ok(t, "config", "unset", "quota", "priority", "--account", w.account)
+	within(t, settle, "without a quota it is granted", func() error {
+		if r := ahead(); !strings.HasPrefix(r.stdout, "granted") {
+			return errors.New(r.stdout + r.stderr)
+		}
+		return nil
+	})
+}
+
 func (w *wholeTest) releaseEnroll(t *testing.T) {
 	sh, err := w.shadowOf(w.b.name)
 	if err != nil {

@@ -56,6 +56,7 @@ func TestWholeSystem(t *testing.T) {
 		{"a shadow is suspended and resumed", w.suspendResume},
 		{"an account has a warm shadow, which its VM takes", w.warm},
 		{"a full disk is told and changes nothing", w.fullDisk},
+		{"an account's quota bounds what its VM has ahead", w.quota},
 		{"a VM is released and enrolled again", w.releaseEnroll},
 		{"a VM's end terminates its shadow, and its account goes", w.termination},
 		{"kill -9 of the shadow", w.shadowKilled},
