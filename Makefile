@@ -87,6 +87,10 @@ test: ## Every test, those on real VMs too, with all the set-up they need (as ro
 	@GNOMON_TEST_VM=1 go test -count=1 -p 1 -timeout 15m $(filter-out $(RANDOM_TESTS),$(VM_TESTS))
 	@GNOMON_TEST_VM=1 go test -count=1 -p 1 -timeout 15m $(filter $(RANDOM_TESTS),$(VM_TESTS)) $(SEED)
 
+.PHONY: test-hosts
+test-hosts: setup appliance ## Three hosts with a libvirt each on this machine: partitions, moves (as root; two minutes)
+	@GNOMON_TEST_VM=1 GNOMON_TEST_HOSTS=1 go test -count=1 -timeout 15m -run '^TestSeveralHosts$$' -v ./test/vm
+
 .PHONY: test-unit
 test-unit: ## The tests that need neither root nor libvirt
 	@echo "test: packages without VMs"

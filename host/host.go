@@ -46,6 +46,12 @@ type Options struct {
 	// deploys none.
 	Deployer hypervisor.Deployer
 
+	// Mover moves VMs to other hosts; nil for a host that moves none.
+	// MigrationURI is where other hosts' hypervisors reach this one's, such as
+	// qemu+tls://node1/system; empty for a host that no VM is moved to.
+	Mover        hypervisor.Mover
+	MigrationURI string
+
 	// Select chooses the VMs that are taken in without being enrolled.
 	Select Selection
 

@@ -224,7 +224,11 @@ func (d *Daemon) gone(id gnomon.VMID) {
 	if err := d.state.forget(id); err != nil {
 		d.log.Warn("state not saved", "err", err)
 	}
-	d.endShadowOf(v)
+	if v.leaving {
+		d.endShadowOfMoved(v)
+	} else {
+		d.endShadowOf(v)
+	}
 	d.log.Info("VM ended", "vm", v.machine.Name, "id", id)
 }
 

@@ -21,7 +21,7 @@ func (d *Daemon) runLink(ctx context.Context) {
 	})
 	d.link.Run(ctx, &serverpb.WatchRequest{
 		Host: d.opt.Name, Version: d.opt.Version, Accel: d.opt.Accel, Capacity: capacity,
-		TakesOrders: d.opt.Deployer != nil,
+		TakesOrders: d.opt.Deployer != nil && d.opt.Mover != nil, MigrationUri: d.opt.MigrationURI,
 	})
 }
 
@@ -68,7 +68,9 @@ func (d *Daemon) report() {
 		req = &serverpb.ReportRequest{Unchanged: true}
 	}
 	req.Host, req.Digest = d.opt.Name, digest
-	req.Free, req.Predicted = amountsByName(d.totals().free), amountsByName(d.predicted())
+	req.Free, req.Predicted = amountsByName(d.spare()), amountsByName(d.predicted())
+	req.Capacity = amountsByName(d.capacity)
+	req.Needs = d.needs(req.GetPredicted())
 	d.reporting = true
 	go func() {
 		ctx, cancel := context.WithTimeout(d.ctx, reconcileInterval)
@@ -131,15 +133,50 @@ func digestOf(r *serverpb.ReportRequest) string {
 func (d *Daemon) predicted() gnomon.Resources {
 	var sum gnomon.Resources
 	for _, v := range d.vms {
-		for r := range gnomon.AllResources() {
-			need := max(v.wants[r].High, v.last.Demand[r])
-			if ceiling := v.bounds.ceiling[r]; ceiling > 0 {
-				need = min(need, ceiling)
-			}
-			sum[r] += need
-		}
+		sum = sum.Add(v.needs())
 	}
 	return sum
+}
+
+// needs is what a VM is forecast to need at most within its horizon.
+func (v *vm) needs() (n gnomon.Resources) {
+	for r := range gnomon.AllResources() {
+		n[r] = max(v.wants[r].High, v.last.Demand[r])
+		if ceiling := v.bounds.ceiling[r]; ceiling > 0 {
+			n[r] = min(n[r], ceiling)
+		}
+	}
+	return n
+}
+
+// spare is what is free. Where capacity was taken away, more is allocated than
+// there is, and nothing is free.
+func (d *Daemon) spare() gnomon.Resources {
+	free := d.totals().free
+	for r := range free {
+		free[r] = max(free[r], 0)
+	}
+	return free
+}
+
+// needsFrom is the part of a resource, in percent, from which the host tells what
+// each VM is predicted to need: below it nobody asks.
+const needsFrom = 70
+
+// needs is what each VM is predicted to need, once that matters.
+func (d *Daemon) needs(predicted map[string]int64) []*serverpb.VMNeeds {
+	near := false
+	for r := range gnomon.AllResources() {
+		near = near || predicted[r.String()] > d.capacity[r]/100*needsFrom
+	}
+	if !near {
+		return nil
+	}
+	var all []*serverpb.VMNeeds
+	for _, v := range d.sortedVMs() {
+		all = append(all, &serverpb.VMNeeds{Vm: string(v.machine.ID), Predicted: amountsByName(v.needs()), MemoryBytes: v.last.Allocation[gnomon.Memory]})
+	}
+	return all
 }
 
 func amountsByName(a gnomon.Resources) map[string]int64 {

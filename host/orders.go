@@ -88,6 +88,12 @@ func (d *Daemon) carryOut(o *order) {
 	switch what := o.What.(type) {
 	case *serverpb.Order_Deploy:
 		d.deploy(o, what.Deploy)
+	case *serverpb.Order_Describe:
+		d.describeMove(o, what.Describe)
+	case *serverpb.Order_Receive:
+		d.receive(o, what.Receive)
+	case *serverpb.Order_Move:
+		d.move(o, what.Move)
 	default:
 		d.carriedOut(o, &serverpb.Outcome{Reason: reasonNotPossible, Error: fmt.Sprintf("gnomon %s does not know this kind of order: upgrade it", d.opt.Version)})
 	}
@@ -131,7 +137,7 @@ func (d *Daemon) settle() {
 // deploy starts a VM, if there is room for it.
 func (d *Daemon) deploy(o *order, what *serverpb.Deploy) {
 	id := gnomon.VMID(what.GetVm())
-	if err := d.admit(what); err != nil {
+	if err := d.admit(id, what.GetNeeds()); err != nil {
 		d.carriedOut(o, failed(err))
 		return
 	}
@@ -164,15 +170,15 @@ func (d *Daemon) deploy(o *order, what *serverpb.Deploy) {
 
 // admit returns an error if the host has too little free for what a VM begins
 // with. Where it runs already, as after a lost answer, it has what it needs.
-func (d *Daemon) admit(what *serverpb.Deploy) error {
-	if _, runs := d.seen[gnomon.VMID(what.GetVm())]; runs {
+func (d *Daemon) admit(id gnomon.VMID, needs map[string]int64) error {
+	if _, runs := d.seen[id]; runs {
 		return nil
 	}
-	free := d.totals().free
+	free := d.spare()
 	for r := range gnomon.AllResources() {
-		if need := what.GetNeeds()[r.String()]; need > free[r] {
+		if need := needs[r.String()]; need > free[r] {
 			return fmt.Errorf("%w: %s of %s is free and the VM begins with %s", errOverCapacity,
-				gnomon.Format(r, max(free[r], 0)), r, gnomon.Format(r, need))
+				gnomon.Format(r, free[r]), r, gnomon.Format(r, need))
 		}
 	}
 	return nil

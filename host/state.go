@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/hypervisor"
@@ -24,6 +26,15 @@ type stateData struct {
 	Originals map[gnomon.VMID]original `json:"originals"`
 	Enrolled  map[gnomon.VMID]bool     `json:"enrolled"` // true taken in, false left alone, by explicit request
 	Desired   desired                  `json:"desired"`
+
+	// Expected are VMs on their way here from other hosts.
+	Expected map[gnomon.VMID]expected `json:"expected,omitempty"`
+}
+
+// expected is a VM on its way, with its limits as they were before gnomon.
+type expected struct {
+	original
+	Until time.Time `json:"until"` // when it will not come any more
 }
 
 // original is a VM's limits as they were before gnomon.
@@ -50,6 +61,9 @@ func openState(path string) (*stateFile, error) {
 	if s.data.Originals == nil {
 		s.data.Originals = map[gnomon.VMID]original{}
 	}
+	if s.data.Expected == nil {
+		s.data.Expected = map[gnomon.VMID]expected{}
+	}
 	if s.data.Enrolled == nil {
 		s.data.Enrolled = map[gnomon.VMID]bool{}
 	}
@@ -68,17 +82,27 @@ func (s *stateFile) save() error {
 }
 
 // original returns the limits to restore for a machine: those kept from before
-// a restart, else those found now, which are kept first.
+// a restart, or that came with it from another host, else those found now. They
+// are kept first.
 func (s *stateFile) original(m hypervisor.Machine) (hypervisor.Limits, error) {
 	if o, ok := s.data.Originals[m.ID]; ok {
 		return o.Limits, nil
 	}
-	s.data.Originals[m.ID] = original{Name: m.Name, Limits: m.Original}
+	o := original{Name: m.Name, Limits: m.Original}
+	due, comes := s.data.Expected[m.ID]
+	if comes { // the limits it has are those that gnomon set elsewhere
+		o.Limits = due.Limits
+		delete(s.data.Expected, m.ID)
+	}
+	s.data.Originals[m.ID] = o
 	if err := s.save(); err != nil {
 		delete(s.data.Originals, m.ID)
+		if comes {
+			s.data.Expected[m.ID] = due
+		}
 		return hypervisor.Limits{}, err
 	}
-	return m.Original, nil
+	return o.Limits, nil
 }
 
 // forget drops the limits of a VM that ended or was given back.
@@ -88,6 +112,22 @@ func (s *stateFile) forget(id gnomon.VMID) error {
 	}
 	delete(s.data.Originals, id)
 	return s.save()
+}
+
+// expect notes a VM that comes from another host: it is to be taken in, and has
+// limits of its own. Those that have not come by now are forgotten.
+func (s *stateFile) expect(id gnomon.VMID, due expected, now time.Time) error {
+	maps.DeleteFunc(s.data.Expected, func(_ gnomon.VMID, e expected) bool { return now.After(e.Until) })
+	in, explicit := s.data.Enrolled[id]
+	s.data.Enrolled[id], s.data.Expected[id] = true, due
+	err := s.save()
+	if err != nil {
+		delete(s.data.Expected, id)
+		if s.data.Enrolled[id] = in; !explicit {
+			delete(s.data.Enrolled, id)
+		}
+	}
+	return err
 }
 
 func (s *stateFile) enroll(id gnomon.VMID, in bool) error {

@@ -33,6 +33,7 @@ type vm struct {
 	retryAt  time.Time // when the next shadow may be tried
 	fails    int       // shadows in a row that did not live
 	restarts int       // shadows replaced
+	leaving  bool      // it is being moved to another host
 }
 
 const (

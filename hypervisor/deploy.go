@@ -23,6 +23,15 @@ type Deployer interface {
 	Deploy(ctx context.Context, d Deployment) error
 }
 
+// Mover moves VMs to other hosts.
+type Mover interface {
+	// Move moves a running VM to the host whose hypervisor is at the address,
+	// while it runs, and returns when it runs there. After an error it runs where
+	// it was, unless the connection was lost midway. When ctx ends the move is
+	// given up.
+	Move(ctx context.Context, id gnomon.VMID, to string) error
+}
+
 // Deployment is a VM that is to be started.
 type Deployment struct {
 	Definition string // with the name, the id and the order in it

@@ -266,7 +266,7 @@ func startHost(t *testing.T, servers hostlink.Servers, name string) *testHost {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
-		h.link.Run(ctx, &serverpb.WatchRequest{Host: name, Version: "1", Accel: "tcg", Capacity: capacity, TakesOrders: true})
+		h.link.Run(ctx, &serverpb.WatchRequest{Host: name, Version: "1", Accel: "tcg", Capacity: capacity, TakesOrders: true, MigrationUri: "qemu+tls://" + name + "/system"})
 	})
 	h.stop = sync.OnceFunc(func() {
 		cancel()

@@ -59,7 +59,7 @@ func (s *Server) describe(v *view, name string) *serverpb.Host {
 	presence, connected := v.online[name]
 	h.Connected = connected
 	h.Labels, h.Cordoned = v.notices[name].Labels, v.notices[name].Cordoned
-	h.Free, h.Predicted = s.freeOf(v, name), s.predictedOf(v, name)
+	h.Capacity, h.Free, h.Predicted = s.capacityOf(v, name), s.freeOf(v, name), s.predictedOf(v, name)
 	s.mu.Lock()
 	if l := s.links[name]; l != nil {
 		h.LastSeenUnixNano = max(h.LastSeenUnixNano, l.seen.UnixNano())

@@ -24,7 +24,9 @@ type link struct {
 	seen    time.Time
 	streams int // open
 
-	free, predicted map[string]int64 // latest; nil before the first report
+	free, predicted, capacity map[string]int64 // latest; nil before the first report
+
+	needs []*serverpb.VMNeeds
 
 	stored   *serverpb.ReportRequest // as this server last stored it,
 	storedAt time.Time
@@ -115,6 +117,9 @@ func checkWatch(m *serverpb.WatchRequest) error {
 	if err := checkText("accel", m.GetAccel(), true); err != nil {
 		return err
 	}
+	if err := checkText("migration_uri", m.GetMigrationUri(), true); err != nil {
+		return err
+	}
 	return checkAmounts("capacity", m.GetCapacity())
 }
 
@@ -161,7 +166,7 @@ func (s *Server) present(ctx context.Context, m *serverpb.WatchRequest) (*presen
 		s: s, host: m.GetHost(), session: session,
 		value: encodeJSON(online{Session: rand.Text(), Server: s.id}),
 		record: &serverpb.Host{
-			Name: m.GetHost(), Version: m.GetVersion(), Accel: m.GetAccel(), Capacity: m.GetCapacity(), TakesOrders: m.GetTakesOrders(),
+			Name: m.GetHost(), Version: m.GetVersion(), Accel: m.GetAccel(), Capacity: m.GetCapacity(), TakesOrders: m.GetTakesOrders(), MigrationUri: m.GetMigrationUri(),
 			LastSeenUnixNano: time.Now().UnixNano(),
 		},
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -107,6 +108,42 @@ func (s *Server) leased(ctx context.Context, key string, m proto.Message, lifeti
 	return putMessage(key, m, clientv3.WithLease(id))
 }
 
+// hand gives an order to its host if a check holds, and returns the revision
+// since when it is stored.
+func (s *Server) hand(ctx context.Context, o *serverpb.OrderRecord, lifetime time.Duration, check func(*view) error) (since int64, err error) {
+	o.Order.Attempt, o.CreatedUnixNano = rand.Text(), time.Now().UnixNano()
+	for range conflictRetries {
+		var before int64
+		if err := s.read(ctx, func(v *view) error {
+			before = v.revision
+			return check(v)
+		}); err != nil {
+			return 0, err
+		}
+		if since, err = s.give(ctx, o, before, lifetime); err != nil || since > 0 {
+			return since, err
+		}
+	}
+	return 0, errConflict()
+}
+
+// carry has a host prepare something and waits for what becomes of it, which is
+// an error if that was one.
+func (s *Server) carry(ctx context.Context, o *serverpb.OrderRecord) (*serverpb.Outcome, error) {
+	since, err := s.hand(ctx, o, prepareLifetime, func(*view) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.settled(ctx, o.GetOrder().GetId(), since)
+	if err != nil {
+		return nil, err
+	}
+	if done.GetOutcome().GetError() != "" {
+		return nil, orderError(done)
+	}
+	return done.GetOutcome(), nil
+}
+
 // settled waits until the host has settled an order that is stored since a
 // revision, or it has expired.
 func (s *Server) settled(ctx context.Context, id string, since int64) (*serverpb.OrderRecord, error) {
@@ -169,8 +206,15 @@ func (s *Server) Settle(ctx context.Context, req *connect.Request[serverpb.Settl
 	case o.GetOutcome() != nil || o.GetOrder().GetAttempt() != m.GetAttempt():
 		return done, nil
 	}
-	o.Outcome = m.GetOutcome()
-	put, err := s.leased(ctx, key, o, outcomesKept)
+	o.Outcome, o.SettledUnixNano = m.GetOutcome(), time.Now().UnixNano()
+	kept := outcomesKept
+	switch what := o.GetOrder().GetWhat().(type) {
+	case *serverpb.Order_Describe: // it is read at once, and large
+		kept = requestTimeout * 2
+	case *serverpb.Order_Receive:
+		what.Receive.Handover = nil
+	}
+	put, err := s.leased(ctx, key, o, kept)
 	if err != nil {
 		return nil, err
 	}
@@ -182,12 +226,19 @@ func (s *Server) Settle(ctx context.Context, req *connect.Request[serverpb.Settl
 // maxOutcome bounds what a host tells of an order, in bytes.
 const maxOutcome = 4096
 
+// maxAgentState bounds what is handed over of what an agent learned, in bytes: it
+// goes through the store.
+const maxAgentState = 512 << 10
+
 func checkOutcome(o *serverpb.Outcome) error {
 	if o == nil {
 		return refuseField("outcome", "outcome: it is missing")
 	}
 	if len(o.GetError()) > maxOutcome {
 		return refuseField("outcome.error", "outcome.error: %d bytes, want at most %d", len(o.GetError()), maxOutcome)
+	}
+	if n := len(o.GetHandover().GetAgentState()); n > maxAgentState {
+		return refuseField("outcome.handover.agent_state", "outcome.handover.agent_state: %d bytes, want at most %d", n, maxAgentState)
 	}
 	if err := checkText("outcome.shadow", o.GetShadow(), true); err != nil {
 		return err

@@ -27,14 +27,13 @@ func (s *Server) place(v *view, labels map[string]string) (host, why string, err
 func (s *Server) candidates(v *view, account string) []placement.Host {
 	var hosts []placement.Host
 	for name := range v.online {
-		record, ok := v.hosts[name]
-		if !ok {
+		if v.hosts[name] == nil {
 			continue
 		}
 		n := v.notices[name]
 		hosts = append(hosts, placement.Host{
 			Name: name, Labels: n.Labels, Cordoned: n.Cordoned,
-			Capacity: resources(record.GetCapacity()), Taken: s.taken(v, name),
+			Capacity: resources(s.capacityOf(v, name)), Taken: s.taken(v, name),
 			Mates: v.mates(account, name), Accounts: len(v.designated[name]),
 			Waits: v.accounts[account].GetHost() == name && v.warmth(v.accounts[account]) == "warm",
 		})
@@ -59,7 +58,7 @@ func (v *view) mates(account, host string) int {
 // taken is what of a host is in use or predicted to be, whichever is more, with
 // the shadows that accounts still wait for, and the VMs that it is to start.
 func (s *Server) taken(v *view, host string) gnomon.Resources {
-	capacity, free := v.hosts[host].GetCapacity(), s.freeOf(v, host)
+	capacity, free := s.capacityOf(v, host), s.freeOf(v, host)
 	sum := resources(s.predictedOf(v, host))
 	for r := range gnomon.AllResources() {
 		if amount, ok := free[r.String()]; ok {
@@ -77,6 +76,7 @@ func (s *Server) taken(v *view, host string) gnomon.Resources {
 		if !o.GetDeploy().GetValidateOnly() {
 			sum = sum.Add(resources(o.GetDeploy().GetNeeds()))
 		}
+		sum = sum.Add(resources(o.GetReceive().GetHandover().GetNeeds()))
 	}
 	return sum
 }
@@ -87,6 +87,19 @@ func resources(m map[string]int64) (a gnomon.Resources) {
 		a[r] = m[r.String()]
 	}
 	return a
+}
+
+// capacityOf is what a host may promise, as last heard here, else as stored.
+func (s *Server) capacityOf(v *view, host string) map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.links[host]; l != nil && len(l.capacity) > 0 {
+		return l.capacity
+	}
+	if c := v.reports[host].GetCapacity(); len(c) > 0 {
+		return c
+	}
+	return v.hosts[host].GetCapacity()
 }
 
 // freeOf is what is free on a host, as last heard here, else as stored.

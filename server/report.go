@@ -45,7 +45,9 @@ func (s *Server) Report(ctx context.Context, req *connect.Request[serverpb.Repor
 	if record == nil && !linked {
 		return nil, errUnknown(m.GetHost())
 	}
-	l := s.touch(m.GetHost(), func(l *link) { l.free, l.predicted = m.GetFree(), m.GetPredicted() })
+	l := s.touch(m.GetHost(), func(l *link) {
+		l.free, l.predicted, l.needs, l.capacity = m.GetFree(), m.GetPredicted(), m.GetNeeds(), m.GetCapacity()
+	})
 	if l.revision > revision {
 		stored = l.stored
 	}
@@ -113,7 +115,7 @@ func moved(capacity map[string]int64, before, now *serverpb.ReportRequest) bool 
 		}
 		return false
 	}
-	return far(before.GetFree(), now.GetFree()) || far(before.GetPredicted(), now.GetPredicted())
+	return far(before.GetCapacity(), now.GetCapacity()) || far(before.GetFree(), now.GetFree()) || far(before.GetPredicted(), now.GetPredicted())
 }
 
 func checkReport(m *serverpb.ReportRequest) error {
@@ -146,7 +148,21 @@ func checkReport(m *serverpb.ReportRequest) error {
 			return err
 		}
 	}
+	if n := len(m.GetNeeds()); n > maxAssociations {
+		return refuseField("needs", "needs: %d, want at most %d", n, maxAssociations)
+	}
+	for _, n := range m.GetNeeds() {
+		if err := checkText("needs: vm", n.GetVm(), false); err != nil {
+			return err
+		}
+		if err := checkAmounts("needs: predicted", n.GetPredicted()); err != nil {
+			return err
+		}
+	}
 	if err := checkText("digest", m.GetDigest(), true); err != nil {
+		return err
+	}
+	if err := checkAmounts("capacity", m.GetCapacity()); err != nil {
 		return err
 	}
 	if err := checkAmounts("predicted", m.GetPredicted()); err != nil {

@@ -46,6 +46,7 @@ type daemonFlags struct {
 	socket    string
 	record    string
 	pressure  string
+	migration string
 	buffer    string
 	grace     time.Duration
 	logLevel  string
@@ -66,6 +67,7 @@ func addDaemonFlags(cmd *cobra.Command) *daemonFlags {
 	fl.StringVar(&f.socket, "socket", "", "Unix socket of the host API (default RUN-DIR/host.sock)")
 	fl.StringVar(&f.record, "record", "", "folder to record all events in, for \"gnomon replay\"")
 	fl.StringVar(&f.pressure, "pressure", noPressure, "how a VM's shortage is noticed ahead of its next sample: off, auto (the best this host allows), ebpf, perf or sampling")
+	fl.StringVar(&f.migration, "migration-uri", "", "where other hosts' libvirt reaches this one's, such as qemu+tls://node1/system, for VMs to be moved here (default: none are)")
 	fl.StringVar(&f.buffer, "history-buffer", "1GiB", "how much of the history is kept on disk, in STATE-DIR/history, while the database is away")
 	fl.DurationVar(&f.grace, "guard-grace", 10*time.Second, "how long after the daemon's death its VMs get their own limits back, unless it returns; 0 for no guard")
 	addLogFlags(cmd, &f.logLevel, &f.logFormat)
@@ -259,7 +261,7 @@ func runDaemon(ctx context.Context, f *daemonFlags, p *hostParts, deps daemonDep
 	}
 	d, err := host.New(host.Options{
 		Name: f.name, Version: version, Accel: p.accel,
-		Driver: p.driver, Deployer: p.driver, Pressure: p.pressure, PressureWhy: p.whyNot, Shadows: p.launcher, Select: p.sel, StateDir: f.stateDir,
+		Driver: p.driver, Deployer: p.driver, Mover: p.driver, MigrationURI: f.migration, Pressure: p.pressure, PressureWhy: p.whyNot, Shadows: p.launcher, Select: p.sel, StateDir: f.stateDir,
 		Servers: deps.servers, Writer: deps.writer, History: deps.history, HistoryURL: deps.historyURL,
 		Recorder: rec, Registry: deps.registry, Log: deps.log,
 	})

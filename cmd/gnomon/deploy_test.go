@@ -13,8 +13,9 @@ import (
 	"github.com/gnomon-vm/gnomon/wire/serverpb"
 )
 
-// obey has a host connect that carries every order out at once, by saying so.
-func obey(t *testing.T, url, host string) {
+// obey has a host connect that carries every order out at once, by saying so, and
+// reports what it is told to.
+func obey(t *testing.T, url, host string, reports ...*serverpb.ReportRequest) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	connected := make(chan struct{})
@@ -26,7 +27,7 @@ func obey(t *testing.T, url, host string) {
 		OnState: func(s *serverpb.DesiredState) {
 			once.Do(func() { close(connected) })
 			for _, o := range s.GetOrders() {
-				out := &serverpb.Outcome{Shadow: "s1", Warm: true, StartNs: 250_000_000, AssociateNs: 12_345_000}
+				out := &serverpb.Outcome{Shadow: "s1", Warm: true, StartNs: 250_000_000, AssociateNs: 12_345_000, MoveNs: 1_500_000_000}
 				if err := link.Settle(ctx, &serverpb.SettleRequest{Host: host, Order: o.GetId(), Attempt: o.GetAttempt(), Outcome: out}); err != nil {
 					t.Error(err)
 				}
@@ -34,10 +35,16 @@ func obey(t *testing.T, url, host string) {
 		},
 	})
 	running.Go(func() {
-		link.Run(ctx, &serverpb.WatchRequest{Host: host, TakesOrders: true, Capacity: map[string]int64{"cpu": 4000, "memory": 8 << 30}})
+		link.Run(ctx, &serverpb.WatchRequest{Host: host, TakesOrders: true, MigrationUri: "qemu+tls://" + host + "/system", Capacity: map[string]int64{"cpu": 4000, "memory": 8 << 30}})
 	})
 	t.Cleanup(func() { cancel(); running.Wait() })
 	<-connected
+	for _, r := range reports {
+		r.Host = host
+		if err := link.Report(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestVMDeploy(t *testing.T) {
@@ -80,6 +87,42 @@ func TestVMDeploy(t *testing.T) {
 		_, err := gnomonCommand(append([]string{"vm", "deploy"}, strings.Fields(c.args)...)...)
 		if exitCode(err) != c.code || err == nil || !strings.Contains(explain(err), c.says) {
 			t.Errorf("%s: exit code %d, %v; want %d with %q", c.args, exitCode(err), err, c.code, c.says)
+		}
+	}
+}
+
+func TestAdviseAndMove(t *testing.T) {
+	url := startServer(t)
+	t.Setenv("GNOMON_SERVER", url)
+	obey(t, url, "node1", &serverpb.ReportRequest{
+		Associations: []*serverpb.Association{{Vm: "id-1", VmName: "web"}}, Predicted: map[string]int64{"cpu": 3900},
+		Needs: []*serverpb.VMNeeds{{Vm: "id-1", Predicted: map[string]int64{"cpu": 2000}, MemoryBytes: 1 << 30}},
+	})
+	out, err := gnomonCommand("advise")
+	if err != nil || !strings.HasPrefix(out, "unsolved: node1 is predicted to need 3.9 cores of its 4 cores of cpu (98%)") {
+		t.Errorf("with nowhere to go: %q, %v", out, err)
+	}
+	obey(t, url, "node2", &serverpb.ReportRequest{})
+	out, err = gnomonCommand("advise")
+	if err != nil || !strings.HasPrefix(out, "move web from node1 to node2: node1 is predicted to need") {
+		t.Errorf("%q, %v", out, err)
+	}
+	out, err = gnomonCommand("advise", "--apply", "-o", "json")
+	var v adviceView
+	if err != nil || json.Unmarshal([]byte(out), &v) != nil || len(v.Moves) != 1 || !v.Moves[0].Done || v.Moves[0].Ms != 1500 || v.Moves[0].To != "node2" {
+		t.Errorf("%s, %v", out, err)
+	}
+	// The host still reports the VM, so it can be moved once more.
+	out, err = gnomonCommand("vm", "move", "web", "--to", "node2")
+	if want := "web moved from node1 to node2 in 1.5 s; back: gnomon vm move web --to node1\n"; err != nil || out != want {
+		t.Errorf("%q, %v; want %q", out, err, want)
+	}
+	if out, err := gnomonCommand("advise", "--undo"); err != nil || out != "nothing to move\n" {
+		t.Errorf("to take back what did not come about: %q, %v", out, err)
+	}
+	for args, says := range map[string]string{"vm move web": "--to is missing", "vm move web --to node1": "is on host \"node1\" already", "advise -o yaml": "table or json"} {
+		if _, err := gnomonCommand(strings.Fields(args)...); exitCode(err) != exitUsage || !strings.Contains(explain(err), says) {
+			t.Errorf("%s: %v, want %q", args, err, says)
 		}
 	}
 }

@@ -13,11 +13,11 @@ import (
 func vmCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vm",
-		Short: "Active VMs of this host: list, show, explain, enroll, release, request; deploy on any host",
+		Short: "Active VMs of this host: list, show, explain, enroll, release, request; deploy, move to any host",
 	}
 	socket := socketFlag(cmd)
 	cmd.AddCommand(vmListCommand(socket), vmShowCommand(socket), vmExplainCommand(socket),
-		vmEnrollCommand(socket), vmReleaseCommand(socket), vmRequestCommand(socket), vmDeployCommand())
+		vmEnrollCommand(socket), vmReleaseCommand(socket), vmRequestCommand(socket), vmDeployCommand(), vmMoveCommand())
 	return cmd
 }
 

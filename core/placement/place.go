@@ -1,4 +1,5 @@
-// Package placement decides which host a VM is to be on.
+// Package placement decides which host a VM is to be on: where a new one goes, and
+// which ones move before their host is short.
 package placement
 
 import (

@@ -30,6 +30,8 @@ var rules = map[string]Rule{
 	serverpbconnect.ManagementServiceUpdateHostProcedure:        {Role: Operator, Changes: true},
 	serverpbconnect.ManagementServiceDeleteHostProcedure:        {Role: Operator, Changes: true},
 	serverpbconnect.ManagementServiceDeployVMProcedure:          {Role: Operator, Changes: true},
+	serverpbconnect.ManagementServiceMoveVMProcedure:            {Role: Operator, Changes: true},
+	serverpbconnect.ManagementServiceAdviseProcedure:            {Role: Viewer},
 	serverpbconnect.ManagementServiceListAssociationsProcedure:  {Role: Viewer, Accounts: true},
 	serverpbconnect.ManagementServiceGetConfigProcedure:         {Role: Viewer, Accounts: true},
 	serverpbconnect.ManagementServiceExplainConfigProcedure:     {Role: Viewer, Accounts: true},

@@ -47,22 +47,26 @@ type guest struct {
 // into its metadata. It does not wait for the guest.
 func bootGuest(t *testing.T, dir, name, account, tap string) *guest {
 	t.Helper()
-	g, definition := newGuest(t, dir, name, account, tap)
+	g, definition := newGuest(t, dir, name, account, tap, true)
 	virsh(t, "create", definition)
 	g.open(t)
 	return g
 }
 
-// newGuest makes a guest's disk and definition, and starts nothing.
-func newGuest(t *testing.T, dir, name, account, tap string) (g *guest, definition string) {
+// newGuest makes a guest's definition, and its disk if it is to have one, and
+// starts nothing.
+func newGuest(t *testing.T, dir, name, account, tap string, withDisk bool) (g *guest, definition string) {
 	t.Helper()
 	g = &guest{name: name, id: uuid.NewString()}
-	disk := filepath.Join(dir, name+".img")
-	if err := os.WriteFile(disk, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(disk, diskBytes); err != nil {
-		t.Fatal(err)
+	disk := ""
+	if withDisk {
+		disk = filepath.Join(dir, name+".img")
+		if err := os.WriteFile(disk, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(disk, diskBytes); err != nil {
+			t.Fatal(err)
+		}
 	}
 	definition = filepath.Join(dir, name+".xml")
 	if err := os.WriteFile(definition, []byte(g.definition(t, dir, account, tap, disk)), 0o600); err != nil {
@@ -83,15 +87,17 @@ func (g *guest) definition(t *testing.T, dir, account, tap, disk string) string 
 			Source: &libvirtxml.DomainChardevSource{UNIX: &libvirtxml.DomainChardevSourceUNIX{Mode: "bind"}},
 			Target: &libvirtxml.DomainChannelTarget{VirtIO: &libvirtxml.DomainChannelTargetVirtIO{Name: workload.PortName}},
 		}},
-		Disks: []libvirtxml.DomainDisk{{
+		MemBalloon: &libvirtxml.DomainMemBalloon{
+			Model: "virtio", AutoDeflate: "on", Stats: &libvirtxml.DomainMemBalloonStats{Period: period},
+		},
+	}
+	if disk != "" {
+		devices.Disks = []libvirtxml.DomainDisk{{
 			Device: "disk",
 			Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw", Cache: "none", IO: "threads"},
 			Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: disk}},
 			Target: &libvirtxml.DomainDiskTarget{Dev: "vda", Bus: "virtio"},
-		}},
-		MemBalloon: &libvirtxml.DomainMemBalloon{
-			Model: "virtio", AutoDeflate: "on", Stats: &libvirtxml.DomainMemBalloonStats{Period: period},
-		},
+		}}
 	}
 	if tap != "" {
 		devices.Interfaces = []libvirtxml.DomainInterface{{
@@ -130,21 +136,28 @@ func (g *guest) definition(t *testing.T, dir, account, tap, disk string) string 
 // open connects to the guest's channel and follows its reports.
 func (g *guest) open(t *testing.T) {
 	t.Helper()
+	g.openOn(t, "", virsh(t, "dumpxml", g.name))
+}
+
+// openOn connects to the channel of a guest as its host defines it. The host's
+// files are below a root.
+func (g *guest) openOn(t *testing.T, root, definition string) {
+	t.Helper()
 	var dom libvirtxml.Domain
-	if err := xml.Unmarshal([]byte(virsh(t, "dumpxml", g.name)), &dom); err != nil {
+	if err := xml.Unmarshal([]byte(definition), &dom); err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("unix", dom.Devices.Channels[0].Source.UNIX.Path)
+	c, err := net.Dial("unix", filepath.Join(root, dom.Devices.Channels[0].Source.UNIX.Path))
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.channel = c
 	t.Cleanup(func() { c.Close() })
-	go g.follow()
+	go g.follow(c)
 }
 
-func (g *guest) follow() {
-	lines := bufio.NewScanner(g.channel)
+func (g *guest) follow(channel net.Conn) {
+	lines := bufio.NewScanner(channel)
 	for lines.Scan() {
 		r, err := workload.Decode(lines.Bytes())
 		if err != nil {

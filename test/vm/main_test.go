@@ -102,6 +102,7 @@ func sweep(chosen func(pid int) bool) {
 		pid, err := strconv.Atoi(digits)
 		return found && err == nil && chosen(pid)
 	}
+	sweepNodes(of)
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	for _, dir := range dirs {
 		if !of(filepath.Base(dir)) {

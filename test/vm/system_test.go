@@ -44,6 +44,7 @@ type system struct {
 	dir, address string
 	selection    string
 	host         hostpbconnect.HostServiceClient
+	wrap         []string // what runs the program elsewhere; empty for here
 }
 
 // newSystem makes the folders where QEMU's user can reach them.
@@ -118,12 +119,18 @@ type process struct {
 // start starts a gnomon process whose output goes to a log.
 func (s *system) start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
+	return s.spawn(t, name, append(append(slices.Clone(s.wrap), program), args...)...)
+}
+
+// spawn starts a process whose output goes to a log.
+func (s *system) spawn(t *testing.T, name string, args ...string) *process {
+	t.Helper()
 	log, err := os.OpenFile(s.path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	p := &process{name: name, cmd: exec.Command(program, args...), ended: make(chan struct{})}
+	p := &process{name: name, cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -242,11 +249,23 @@ func (s *system) ok(t *testing.T, args ...string) string {
 // get runs a command with -o json and decodes what it prints.
 func get[T any](t *testing.T, s *system, args ...string) (v T) {
 	t.Helper()
-	out := s.ok(t, append(args, "-o", "json")...)
-	if err := json.Unmarshal([]byte(out), &v); err != nil {
-		t.Fatalf("gnomon %s -o json: %v in %s", strings.Join(args, " "), err, out)
+	return decode[T](t, s.ok(t, append(args, "-o", "json")...))
+}
+
+// decode reads what a command printed as JSON.
+func decode[T any](t *testing.T, out string) (v T) {
+	t.Helper()
+	if err := jsonInto(out, &v); err != nil {
+		t.Fatal(err)
 	}
 	return v
+}
+
+func jsonInto(text string, v any) error {
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		return fmt.Errorf("%w in %s", err, text)
+	}
+	return nil
 }
 
 // vm returns what the daemon tells of a VM that is taken in.

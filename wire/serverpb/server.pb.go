@@ -642,10 +642,13 @@ type Host struct {
 	Capacity         map[string]int64       `protobuf:"bytes,8,rep,name=capacity,proto3" json:"capacity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by resource name, in its unit
 	Free             map[string]int64       `protobuf:"bytes,9,rep,name=free,proto3" json:"free,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// What its VMs are predicted to need together within their horizons.
-	Predicted     map[string]int64  `protobuf:"bytes,10,rep,name=predicted,proto3" json:"predicted,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	Labels        map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Cordoned      bool              `protobuf:"varint,12,opt,name=cordoned,proto3" json:"cordoned,omitempty"`                          // no account or VM is placed on it
-	TakesOrders   bool              `protobuf:"varint,13,opt,name=takes_orders,json=takesOrders,proto3" json:"takes_orders,omitempty"` // VMs can be deployed on it
+	Predicted   map[string]int64  `protobuf:"bytes,10,rep,name=predicted,proto3" json:"predicted,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Labels      map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Cordoned    bool              `protobuf:"varint,12,opt,name=cordoned,proto3" json:"cordoned,omitempty"`                          // no account or VM is placed on it
+	TakesOrders bool              `protobuf:"varint,13,opt,name=takes_orders,json=takesOrders,proto3" json:"takes_orders,omitempty"` // VMs can be deployed on it
+	// Where other hosts' libvirt reaches this one's; empty if no VM is to be moved
+	// here.
+	MigrationUri  string `protobuf:"bytes,14,opt,name=migration_uri,json=migrationUri,proto3" json:"migration_uri,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +772,13 @@ func (x *Host) GetTakesOrders() bool {
 		return x.TakesOrders
 	}
 	return false
+}
+
+func (x *Host) GetMigrationUri() string {
+	if x != nil {
+		return x.MigrationUri
+	}
+	return ""
 }
 
 type GetHostRequest struct {
@@ -1357,6 +1367,332 @@ func (x *DeployVMResponse) GetAssociateNs() int64 {
 	return 0
 }
 
+type MoveVMRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Vm    string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"` // id, or a name that is unique
+	Host  string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// As in DeployVM.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Advice        string `protobuf:"bytes,4,opt,name=advice,proto3" json:"advice,omitempty"` // id of the advice that it follows, if it does
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveVMRequest) Reset() {
+	*x = MoveVMRequest{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveVMRequest) ProtoMessage() {}
+
+func (x *MoveVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveVMRequest.ProtoReflect.Descriptor instead.
+func (*MoveVMRequest) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *MoveVMRequest) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *MoveVMRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *MoveVMRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *MoveVMRequest) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
+type MoveVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"` // id
+	VmName        string                 `protobuf:"bytes,2,opt,name=vm_name,json=vmName,proto3" json:"vm_name,omitempty"`
+	FromHost      string                 `protobuf:"bytes,3,opt,name=from_host,json=fromHost,proto3" json:"from_host,omitempty"`
+	ToHost        string                 `protobuf:"bytes,4,opt,name=to_host,json=toHost,proto3" json:"to_host,omitempty"`
+	MoveNs        int64                  `protobuf:"varint,5,opt,name=move_ns,json=moveNs,proto3" json:"move_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveVMResponse) Reset() {
+	*x = MoveVMResponse{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveVMResponse) ProtoMessage() {}
+
+func (x *MoveVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveVMResponse.ProtoReflect.Descriptor instead.
+func (*MoveVMResponse) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MoveVMResponse) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *MoveVMResponse) GetVmName() string {
+	if x != nil {
+		return x.VmName
+	}
+	return ""
+}
+
+func (x *MoveVMResponse) GetFromHost() string {
+	if x != nil {
+		return x.FromHost
+	}
+	return ""
+}
+
+func (x *MoveVMResponse) GetToHost() string {
+	if x != nil {
+		return x.ToHost
+	}
+	return ""
+}
+
+func (x *MoveVMResponse) GetMoveNs() int64 {
+	if x != nil {
+		return x.MoveNs
+	}
+	return 0
+}
+
+type AdviseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tell how to take back the latest advice that was followed, instead.
+	Undo          bool `protobuf:"varint,1,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdviseRequest) Reset() {
+	*x = AdviseRequest{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdviseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdviseRequest) ProtoMessage() {}
+
+func (x *AdviseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdviseRequest.ProtoReflect.Descriptor instead.
+func (*AdviseRequest) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AdviseRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type AdviseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`             // for the moves that follow it
+	Moves         []*AdvisedMove         `protobuf:"bytes,2,rep,name=moves,proto3" json:"moves,omitempty"`       // in this order
+	Unsolved      []string               `protobuf:"bytes,3,rep,name=unsolved,proto3" json:"unsolved,omitempty"` // for each host that no move helps, why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdviseResponse) Reset() {
+	*x = AdviseResponse{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdviseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdviseResponse) ProtoMessage() {}
+
+func (x *AdviseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdviseResponse.ProtoReflect.Descriptor instead.
+func (*AdviseResponse) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AdviseResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AdviseResponse) GetMoves() []*AdvisedMove {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+func (x *AdviseResponse) GetUnsolved() []string {
+	if x != nil {
+		return x.Unsolved
+	}
+	return nil
+}
+
+type AdvisedMove struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"` // id
+	VmName        string                 `protobuf:"bytes,2,opt,name=vm_name,json=vmName,proto3" json:"vm_name,omitempty"`
+	FromHost      string                 `protobuf:"bytes,3,opt,name=from_host,json=fromHost,proto3" json:"from_host,omitempty"`
+	ToHost        string                 `protobuf:"bytes,4,opt,name=to_host,json=toHost,proto3" json:"to_host,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvisedMove) Reset() {
+	*x = AdvisedMove{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvisedMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvisedMove) ProtoMessage() {}
+
+func (x *AdvisedMove) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvisedMove.ProtoReflect.Descriptor instead.
+func (*AdvisedMove) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AdvisedMove) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *AdvisedMove) GetVmName() string {
+	if x != nil {
+		return x.VmName
+	}
+	return ""
+}
+
+func (x *AdvisedMove) GetFromHost() string {
+	if x != nil {
+		return x.FromHost
+	}
+	return ""
+}
+
+func (x *AdvisedMove) GetToHost() string {
+	if x != nil {
+		return x.ToHost
+	}
+	return ""
+}
+
+func (x *AdvisedMove) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type Association struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -1371,7 +1707,7 @@ type Association struct {
 
 func (x *Association) Reset() {
 	*x = Association{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1719,7 @@ func (x *Association) String() string {
 func (*Association) ProtoMessage() {}
 
 func (x *Association) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[22]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1732,7 @@ func (x *Association) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Association.ProtoReflect.Descriptor instead.
 func (*Association) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{22}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Association) GetHost() string {
@@ -1455,7 +1791,7 @@ type ListAssociationsRequest struct {
 
 func (x *ListAssociationsRequest) Reset() {
 	*x = ListAssociationsRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1803,7 @@ func (x *ListAssociationsRequest) String() string {
 func (*ListAssociationsRequest) ProtoMessage() {}
 
 func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[23]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1816,7 @@ func (x *ListAssociationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsRequest.ProtoReflect.Descriptor instead.
 func (*ListAssociationsRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{23}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListAssociationsRequest) GetPageSize() int32 {
@@ -1528,7 +1864,7 @@ type ListAssociationsResponse struct {
 
 func (x *ListAssociationsResponse) Reset() {
 	*x = ListAssociationsResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1876,7 @@ func (x *ListAssociationsResponse) String() string {
 func (*ListAssociationsResponse) ProtoMessage() {}
 
 func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[24]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1889,7 @@ func (x *ListAssociationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAssociationsResponse.ProtoReflect.Descriptor instead.
 func (*ListAssociationsResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{24}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListAssociationsResponse) GetAssociations() []*Association {
@@ -1583,7 +1919,7 @@ type Scope struct {
 
 func (x *Scope) Reset() {
 	*x = Scope{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1931,7 @@ func (x *Scope) String() string {
 func (*Scope) ProtoMessage() {}
 
 func (x *Scope) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[25]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1944,7 @@ func (x *Scope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scope.ProtoReflect.Descriptor instead.
 func (*Scope) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{25}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Scope) GetAccount() string {
@@ -1643,7 +1979,7 @@ type Parameter struct {
 
 func (x *Parameter) Reset() {
 	*x = Parameter{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1991,7 @@ func (x *Parameter) String() string {
 func (*Parameter) ProtoMessage() {}
 
 func (x *Parameter) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[26]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +2004,7 @@ func (x *Parameter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Parameter.ProtoReflect.Descriptor instead.
 func (*Parameter) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{26}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Parameter) GetKey() string {
@@ -1701,7 +2037,7 @@ type GetConfigRequest struct {
 
 func (x *GetConfigRequest) Reset() {
 	*x = GetConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +2049,7 @@ func (x *GetConfigRequest) String() string {
 func (*GetConfigRequest) ProtoMessage() {}
 
 func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[27]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +2062,7 @@ func (x *GetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigRequest.ProtoReflect.Descriptor instead.
 func (*GetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{27}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetConfigRequest) GetScope() *Scope {
@@ -1745,7 +2081,7 @@ type GetConfigResponse struct {
 
 func (x *GetConfigResponse) Reset() {
 	*x = GetConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +2093,7 @@ func (x *GetConfigResponse) String() string {
 func (*GetConfigResponse) ProtoMessage() {}
 
 func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[28]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +2106,7 @@ func (x *GetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetConfigResponse.ProtoReflect.Descriptor instead.
 func (*GetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{28}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetConfigResponse) GetParameters() []*Parameter {
@@ -1791,7 +2127,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +2139,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[29]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2152,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{29}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SetConfigRequest) GetScope() *Scope {
@@ -1850,7 +2186,7 @@ type SetConfigResponse struct {
 
 func (x *SetConfigResponse) Reset() {
 	*x = SetConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2198,7 @@ func (x *SetConfigResponse) String() string {
 func (*SetConfigResponse) ProtoMessage() {}
 
 func (x *SetConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[30]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2211,7 @@ func (x *SetConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigResponse.ProtoReflect.Descriptor instead.
 func (*SetConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{30}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SetConfigResponse) GetRevision() int64 {
@@ -1901,7 +2237,7 @@ type ExplainConfigRequest struct {
 
 func (x *ExplainConfigRequest) Reset() {
 	*x = ExplainConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2249,7 @@ func (x *ExplainConfigRequest) String() string {
 func (*ExplainConfigRequest) ProtoMessage() {}
 
 func (x *ExplainConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[31]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2262,7 @@ func (x *ExplainConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainConfigRequest.ProtoReflect.Descriptor instead.
 func (*ExplainConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{31}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExplainConfigRequest) GetScope() *Scope {
@@ -1945,7 +2281,7 @@ type ExplainConfigResponse struct {
 
 func (x *ExplainConfigResponse) Reset() {
 	*x = ExplainConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2293,7 @@ func (x *ExplainConfigResponse) String() string {
 func (*ExplainConfigResponse) ProtoMessage() {}
 
 func (x *ExplainConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[32]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2306,7 @@ func (x *ExplainConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainConfigResponse.ProtoReflect.Descriptor instead.
 func (*ExplainConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{32}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainConfigResponse) GetParameters() []*Explanation {
@@ -1991,7 +2327,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2339,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[33]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2352,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{33}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Explanation) GetParameter() *Parameter {
@@ -2046,7 +2382,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2058,7 +2394,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[34]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2071,7 +2407,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{34}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Setting) GetOrigin() string {
@@ -2121,7 +2457,7 @@ type LayerChange struct {
 
 func (x *LayerChange) Reset() {
 	*x = LayerChange{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2469,7 @@ func (x *LayerChange) String() string {
 func (*LayerChange) ProtoMessage() {}
 
 func (x *LayerChange) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[35]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2482,7 @@ func (x *LayerChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LayerChange.ProtoReflect.Descriptor instead.
 func (*LayerChange) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{35}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LayerChange) GetScope() *Scope {
@@ -2181,7 +2517,7 @@ type ApplyConfigRequest struct {
 
 func (x *ApplyConfigRequest) Reset() {
 	*x = ApplyConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2529,7 @@ func (x *ApplyConfigRequest) String() string {
 func (*ApplyConfigRequest) ProtoMessage() {}
 
 func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[36]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2542,7 @@ func (x *ApplyConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyConfigRequest.ProtoReflect.Descriptor instead.
 func (*ApplyConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{36}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ApplyConfigRequest) GetLayers() []*LayerChange {
@@ -2240,7 +2576,7 @@ type ApplyConfigResponse struct {
 
 func (x *ApplyConfigResponse) Reset() {
 	*x = ApplyConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2252,7 +2588,7 @@ func (x *ApplyConfigResponse) String() string {
 func (*ApplyConfigResponse) ProtoMessage() {}
 
 func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[37]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2265,7 +2601,7 @@ func (x *ApplyConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyConfigResponse.ProtoReflect.Descriptor instead.
 func (*ApplyConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{37}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApplyConfigResponse) GetVersion() int64 {
@@ -2296,7 +2632,7 @@ type ConfigChange struct {
 
 func (x *ConfigChange) Reset() {
 	*x = ConfigChange{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2644,7 @@ func (x *ConfigChange) String() string {
 func (*ConfigChange) ProtoMessage() {}
 
 func (x *ConfigChange) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[38]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2657,7 @@ func (x *ConfigChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
 func (*ConfigChange) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{38}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ConfigChange) GetVersion() int64 {
@@ -2372,7 +2708,7 @@ type ConfigEdit struct {
 
 func (x *ConfigEdit) Reset() {
 	*x = ConfigEdit{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2720,7 @@ func (x *ConfigEdit) String() string {
 func (*ConfigEdit) ProtoMessage() {}
 
 func (x *ConfigEdit) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[39]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2733,7 @@ func (x *ConfigEdit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigEdit.ProtoReflect.Descriptor instead.
 func (*ConfigEdit) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{39}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ConfigEdit) GetScope() *Scope {
@@ -2446,7 +2782,7 @@ type ListConfigChangesRequest struct {
 
 func (x *ListConfigChangesRequest) Reset() {
 	*x = ListConfigChangesRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2794,7 @@ func (x *ListConfigChangesRequest) String() string {
 func (*ListConfigChangesRequest) ProtoMessage() {}
 
 func (x *ListConfigChangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[40]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2807,7 @@ func (x *ListConfigChangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConfigChangesRequest.ProtoReflect.Descriptor instead.
 func (*ListConfigChangesRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{40}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListConfigChangesRequest) GetScope() *Scope {
@@ -2505,7 +2841,7 @@ type ListConfigChangesResponse struct {
 
 func (x *ListConfigChangesResponse) Reset() {
 	*x = ListConfigChangesResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2853,7 @@ func (x *ListConfigChangesResponse) String() string {
 func (*ListConfigChangesResponse) ProtoMessage() {}
 
 func (x *ListConfigChangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[41]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2866,7 @@ func (x *ListConfigChangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConfigChangesResponse.ProtoReflect.Descriptor instead.
 func (*ListConfigChangesResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{41}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListConfigChangesResponse) GetChanges() []*ConfigChange {
@@ -2558,7 +2894,7 @@ type CompareConfigRequest struct {
 
 func (x *CompareConfigRequest) Reset() {
 	*x = CompareConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2906,7 @@ func (x *CompareConfigRequest) String() string {
 func (*CompareConfigRequest) ProtoMessage() {}
 
 func (x *CompareConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[42]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2919,7 @@ func (x *CompareConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigRequest.ProtoReflect.Descriptor instead.
 func (*CompareConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{42}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CompareConfigRequest) GetFromVersion() int64 {
@@ -2616,7 +2952,7 @@ type CompareConfigResponse struct {
 
 func (x *CompareConfigResponse) Reset() {
 	*x = CompareConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +2964,7 @@ func (x *CompareConfigResponse) String() string {
 func (*CompareConfigResponse) ProtoMessage() {}
 
 func (x *CompareConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[43]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +2977,7 @@ func (x *CompareConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareConfigResponse.ProtoReflect.Descriptor instead.
 func (*CompareConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{43}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CompareConfigResponse) GetEdits() []*ConfigEdit {
@@ -2663,7 +2999,7 @@ type RollbackConfigRequest struct {
 
 func (x *RollbackConfigRequest) Reset() {
 	*x = RollbackConfigRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +3011,7 @@ func (x *RollbackConfigRequest) String() string {
 func (*RollbackConfigRequest) ProtoMessage() {}
 
 func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[44]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +3024,7 @@ func (x *RollbackConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackConfigRequest.ProtoReflect.Descriptor instead.
 func (*RollbackConfigRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{44}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RollbackConfigRequest) GetVersion() int64 {
@@ -2729,7 +3065,7 @@ type RollbackConfigResponse struct {
 
 func (x *RollbackConfigResponse) Reset() {
 	*x = RollbackConfigResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +3077,7 @@ func (x *RollbackConfigResponse) String() string {
 func (*RollbackConfigResponse) ProtoMessage() {}
 
 func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[45]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +3090,7 @@ func (x *RollbackConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackConfigResponse.ProtoReflect.Descriptor instead.
 func (*RollbackConfigResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{45}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RollbackConfigResponse) GetVersion() int64 {
@@ -2777,14 +3113,15 @@ type WatchRequest struct {
 	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Accel         string                 `protobuf:"bytes,3,opt,name=accel,proto3" json:"accel,omitempty"`
 	Capacity      map[string]int64       `protobuf:"bytes,4,rep,name=capacity,proto3" json:"capacity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	TakesOrders   bool                   `protobuf:"varint,5,opt,name=takes_orders,json=takesOrders,proto3" json:"takes_orders,omitempty"` // it carries out what DesiredState.orders has
+	TakesOrders   bool                   `protobuf:"varint,5,opt,name=takes_orders,json=takesOrders,proto3" json:"takes_orders,omitempty"`   // it carries out what DesiredState.orders has
+	MigrationUri  string                 `protobuf:"bytes,6,opt,name=migration_uri,json=migrationUri,proto3" json:"migration_uri,omitempty"` // as in Host
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2796,7 +3133,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[46]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2809,7 +3146,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{46}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *WatchRequest) GetHost() string {
@@ -2847,6 +3184,13 @@ func (x *WatchRequest) GetTakesOrders() bool {
 	return false
 }
 
+func (x *WatchRequest) GetMigrationUri() string {
+	if x != nil {
+		return x.MigrationUri
+	}
+	return ""
+}
+
 // All that one host needs to know. Revision grows within an epoch; a host
 // ignores an older one.
 type DesiredState struct {
@@ -2873,7 +3217,7 @@ type DesiredState struct {
 
 func (x *DesiredState) Reset() {
 	*x = DesiredState{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +3229,7 @@ func (x *DesiredState) String() string {
 func (*DesiredState) ProtoMessage() {}
 
 func (x *DesiredState) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[47]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +3242,7 @@ func (x *DesiredState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredState.ProtoReflect.Descriptor instead.
 func (*DesiredState) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{47}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DesiredState) GetRevision() int64 {
@@ -2972,6 +3316,9 @@ type Order struct {
 	// Types that are valid to be assigned to What:
 	//
 	//	*Order_Deploy
+	//	*Order_Describe
+	//	*Order_Receive
+	//	*Order_Move
 	What          isOrder_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2979,7 +3326,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3338,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[48]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3351,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{48}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Order) GetId() string {
@@ -3037,6 +3384,33 @@ func (x *Order) GetDeploy() *Deploy {
 	return nil
 }
 
+func (x *Order) GetDescribe() *Describe {
+	if x != nil {
+		if x, ok := x.What.(*Order_Describe); ok {
+			return x.Describe
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetReceive() *Receive {
+	if x != nil {
+		if x, ok := x.What.(*Order_Receive); ok {
+			return x.Receive
+		}
+	}
+	return nil
+}
+
+func (x *Order) GetMove() *Move {
+	if x != nil {
+		if x, ok := x.What.(*Order_Move); ok {
+			return x.Move
+		}
+	}
+	return nil
+}
+
 type isOrder_What interface {
 	isOrder_What()
 }
@@ -3045,7 +3419,269 @@ type Order_Deploy struct {
 	Deploy *Deploy `protobuf:"bytes,2,opt,name=deploy,proto3,oneof"`
 }
 
+type Order_Describe struct {
+	Describe *Describe `protobuf:"bytes,4,opt,name=describe,proto3,oneof"`
+}
+
+type Order_Receive struct {
+	Receive *Receive `protobuf:"bytes,5,opt,name=receive,proto3,oneof"`
+}
+
+type Order_Move struct {
+	Move *Move `protobuf:"bytes,6,opt,name=move,proto3,oneof"`
+}
+
 func (*Order_Deploy) isOrder_What() {}
+
+func (*Order_Describe) isOrder_What() {}
+
+func (*Order_Receive) isOrder_What() {}
+
+func (*Order_Move) isOrder_What() {}
+
+// Describe asks for what another host has to know to take a VM over.
+type Describe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Describe) Reset() {
+	*x = Describe{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Describe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Describe) ProtoMessage() {}
+
+func (x *Describe) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Describe.ProtoReflect.Descriptor instead.
+func (*Describe) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Describe) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+// Receive has a host be ready for a VM that comes from another.
+type Receive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	VmName        string                 `protobuf:"bytes,2,opt,name=vm_name,json=vmName,proto3" json:"vm_name,omitempty"`
+	Handover      *Handover              `protobuf:"bytes,3,opt,name=handover,proto3" json:"handover,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Receive) Reset() {
+	*x = Receive{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Receive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Receive) ProtoMessage() {}
+
+func (x *Receive) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Receive.ProtoReflect.Descriptor instead.
+func (*Receive) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *Receive) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *Receive) GetVmName() string {
+	if x != nil {
+		return x.VmName
+	}
+	return ""
+}
+
+func (x *Receive) GetHandover() *Handover {
+	if x != nil {
+		return x.Handover
+	}
+	return nil
+}
+
+// Move has a host move a VM away.
+type Move struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	VmName        string                 `protobuf:"bytes,2,opt,name=vm_name,json=vmName,proto3" json:"vm_name,omitempty"`
+	ToHost        string                 `protobuf:"bytes,3,opt,name=to_host,json=toHost,proto3" json:"to_host,omitempty"`
+	ToUri         string                 `protobuf:"bytes,4,opt,name=to_uri,json=toUri,proto3" json:"to_uri,omitempty"`
+	Advice        string                 `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *Move) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *Move) GetVmName() string {
+	if x != nil {
+		return x.VmName
+	}
+	return ""
+}
+
+func (x *Move) GetToHost() string {
+	if x != nil {
+		return x.ToHost
+	}
+	return ""
+}
+
+func (x *Move) GetToUri() string {
+	if x != nil {
+		return x.ToUri
+	}
+	return ""
+}
+
+func (x *Move) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
+// Handover is what goes with a VM from host to host.
+type Handover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Needs         map[string]int64       `protobuf:"bytes,1,rep,name=needs,proto3" json:"needs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`   // what it needs at most within its horizon
+	Limits        map[string]int64       `protobuf:"bytes,2,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // those that are its own; -1 for none
+	AgentState    []byte                 `protobuf:"bytes,3,opt,name=agent_state,json=agentState,proto3" json:"agent_state,omitempty"`                                                  // what its shadow learned; empty for nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handover) Reset() {
+	*x = Handover{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handover) ProtoMessage() {}
+
+func (x *Handover) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handover.ProtoReflect.Descriptor instead.
+func (*Handover) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Handover) GetNeeds() map[string]int64 {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+func (x *Handover) GetLimits() map[string]int64 {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Handover) GetAgentState() []byte {
+	if x != nil {
+		return x.AgentState
+	}
+	return nil
+}
 
 type Deploy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3061,7 +3697,7 @@ type Deploy struct {
 
 func (x *Deploy) Reset() {
 	*x = Deploy{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3709,7 @@ func (x *Deploy) String() string {
 func (*Deploy) ProtoMessage() {}
 
 func (x *Deploy) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[49]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3722,7 @@ func (x *Deploy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deploy.ProtoReflect.Descriptor instead.
 func (*Deploy) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{49}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Deploy) GetDefinition() string {
@@ -3140,13 +3776,15 @@ type Outcome struct {
 	Warm          bool                   `protobuf:"varint,4,opt,name=warm,proto3" json:"warm,omitempty"`
 	StartNs       int64                  `protobuf:"varint,5,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"`
 	AssociateNs   int64                  `protobuf:"varint,6,opt,name=associate_ns,json=associateNs,proto3" json:"associate_ns,omitempty"`
+	Handover      *Handover              `protobuf:"bytes,7,opt,name=handover,proto3" json:"handover,omitempty"` // of Describe
+	MoveNs        int64                  `protobuf:"varint,8,opt,name=move_ns,json=moveNs,proto3" json:"move_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[50]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3796,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[50]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3809,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{50}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Outcome) GetError() string {
@@ -3216,6 +3854,20 @@ func (x *Outcome) GetAssociateNs() int64 {
 	return 0
 }
 
+func (x *Outcome) GetHandover() *Handover {
+	if x != nil {
+		return x.Handover
+	}
+	return nil
+}
+
+func (x *Outcome) GetMoveNs() int64 {
+	if x != nil {
+		return x.MoveNs
+	}
+	return 0
+}
+
 type SettleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -3228,7 +3880,7 @@ type SettleRequest struct {
 
 func (x *SettleRequest) Reset() {
 	*x = SettleRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[51]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3892,7 @@ func (x *SettleRequest) String() string {
 func (*SettleRequest) ProtoMessage() {}
 
 func (x *SettleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[51]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3905,7 @@ func (x *SettleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleRequest.ProtoReflect.Descriptor instead.
 func (*SettleRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{51}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SettleRequest) GetHost() string {
@@ -3292,7 +3944,7 @@ type SettleResponse struct {
 
 func (x *SettleResponse) Reset() {
 	*x = SettleResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[52]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3956,7 @@ func (x *SettleResponse) String() string {
 func (*SettleResponse) ProtoMessage() {}
 
 func (x *SettleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[52]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3969,7 @@ func (x *SettleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettleResponse.ProtoReflect.Descriptor instead.
 func (*SettleResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{52}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{61}
 }
 
 // OrderRecord is how the server keeps an order.
@@ -3329,13 +3981,14 @@ type OrderRecord struct {
 	Request         string                 `protobuf:"bytes,4,opt,name=request,proto3" json:"request,omitempty"` // digest of the request that it came from
 	Outcome         *Outcome               `protobuf:"bytes,5,opt,name=outcome,proto3" json:"outcome,omitempty"` // absent until it is settled
 	CreatedUnixNano int64                  `protobuf:"varint,6,opt,name=created_unix_nano,json=createdUnixNano,proto3" json:"created_unix_nano,omitempty"`
+	SettledUnixNano int64                  `protobuf:"varint,7,opt,name=settled_unix_nano,json=settledUnixNano,proto3" json:"settled_unix_nano,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *OrderRecord) Reset() {
 	*x = OrderRecord{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[53]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +4000,7 @@ func (x *OrderRecord) String() string {
 func (*OrderRecord) ProtoMessage() {}
 
 func (x *OrderRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[53]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +4013,7 @@ func (x *OrderRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRecord.ProtoReflect.Descriptor instead.
 func (*OrderRecord) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{53}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *OrderRecord) GetOrder() *Order {
@@ -3405,6 +4058,13 @@ func (x *OrderRecord) GetCreatedUnixNano() int64 {
 	return 0
 }
 
+func (x *OrderRecord) GetSettledUnixNano() int64 {
+	if x != nil {
+		return x.SettledUnixNano
+	}
+	return 0
+}
+
 type Layer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Values        map[string]string      `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -3414,7 +4074,7 @@ type Layer struct {
 
 func (x *Layer) Reset() {
 	*x = Layer{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3426,7 +4086,7 @@ func (x *Layer) String() string {
 func (*Layer) ProtoMessage() {}
 
 func (x *Layer) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[54]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3439,7 +4099,7 @@ func (x *Layer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layer.ProtoReflect.Descriptor instead.
 func (*Layer) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{54}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Layer) GetValues() map[string]string {
@@ -3460,14 +4120,18 @@ type ReportRequest struct {
 	Digest string `protobuf:"bytes,6,opt,name=digest,proto3" json:"digest,omitempty"`
 	// associations and warm are left out: they are those of the report that had
 	// the same digest.
-	Unchanged     bool `protobuf:"varint,7,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	Unchanged bool `protobuf:"varint,7,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	// Told while the host comes near to being short.
+	Needs []*VMNeeds `protobuf:"bytes,8,rep,name=needs,proto3" json:"needs,omitempty"`
+	// What the host may promise now; absent for what it said when it connected.
+	Capacity      map[string]int64 `protobuf:"bytes,9,rep,name=capacity,proto3" json:"capacity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +4143,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[55]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +4156,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{55}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *ReportRequest) GetHost() string {
@@ -3544,6 +4208,81 @@ func (x *ReportRequest) GetUnchanged() bool {
 	return false
 }
 
+func (x *ReportRequest) GetNeeds() []*VMNeeds {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+func (x *ReportRequest) GetCapacity() map[string]int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return nil
+}
+
+// VMNeeds is what one VM is predicted to need at most within its horizon.
+type VMNeeds struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            string                 `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	Predicted     map[string]int64       `protobuf:"bytes,2,rep,name=predicted,proto3" json:"predicted,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	MemoryBytes   int64                  `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // that it has, to be copied where it is moved
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VMNeeds) Reset() {
+	*x = VMNeeds{}
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VMNeeds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VMNeeds) ProtoMessage() {}
+
+func (x *VMNeeds) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VMNeeds.ProtoReflect.Descriptor instead.
+func (*VMNeeds) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *VMNeeds) GetVm() string {
+	if x != nil {
+		return x.Vm
+	}
+	return ""
+}
+
+func (x *VMNeeds) GetPredicted() map[string]int64 {
+	if x != nil {
+		return x.Predicted
+	}
+	return nil
+}
+
+func (x *VMNeeds) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
 type ReportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The server does not know what was left out: report the whole.
@@ -3554,7 +4293,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3566,7 +4305,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_server_proto_msgTypes[56]
+	mi := &file_gnomon_server_v1_server_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3579,7 +4318,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{56}
+	return file_gnomon_server_v1_server_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ReportResponse) GetResend() bool {
@@ -3641,7 +4380,7 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\aaccount\x18\x01 \x01(\v2\x19.gnomon.server.v1.AccountR\aaccount\"*\n" +
 	"\x14DeleteAccountRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
-	"\x15DeleteAccountResponse\"\xea\x05\n" +
+	"\x15DeleteAccountResponse\"\x8f\x06\n" +
 	"\x04Host\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12-\n" +
@@ -3656,7 +4395,8 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	" \x03(\v2%.gnomon.server.v1.Host.PredictedEntryR\tpredicted\x12:\n" +
 	"\x06labels\x18\v \x03(\v2\".gnomon.server.v1.Host.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bcordoned\x18\f \x01(\bR\bcordoned\x12!\n" +
-	"\ftakes_orders\x18\r \x01(\bR\vtakesOrders\x1a;\n" +
+	"\ftakes_orders\x18\r \x01(\bR\vtakesOrders\x12#\n" +
+	"\rmigration_uri\x18\x0e \x01(\tR\fmigrationUri\x1a;\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a7\n" +
@@ -3714,7 +4454,31 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\x06shadow\x18\x06 \x01(\tR\x06shadow\x12\x12\n" +
 	"\x04warm\x18\a \x01(\bR\x04warm\x12\x19\n" +
 	"\bstart_ns\x18\b \x01(\x03R\astartNs\x12!\n" +
-	"\fassociate_ns\x18\t \x01(\x03R\vassociateNs\"\x9f\x01\n" +
+	"\fassociate_ns\x18\t \x01(\x03R\vassociateNs\"j\n" +
+	"\rMoveVMRequest\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06advice\x18\x04 \x01(\tR\x06advice\"\x88\x01\n" +
+	"\x0eMoveVMResponse\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x17\n" +
+	"\avm_name\x18\x02 \x01(\tR\x06vmName\x12\x1b\n" +
+	"\tfrom_host\x18\x03 \x01(\tR\bfromHost\x12\x17\n" +
+	"\ato_host\x18\x04 \x01(\tR\x06toHost\x12\x17\n" +
+	"\amove_ns\x18\x05 \x01(\x03R\x06moveNs\"#\n" +
+	"\rAdviseRequest\x12\x12\n" +
+	"\x04undo\x18\x01 \x01(\bR\x04undo\"q\n" +
+	"\x0eAdviseResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
+	"\x05moves\x18\x02 \x03(\v2\x1d.gnomon.server.v1.AdvisedMoveR\x05moves\x12\x1a\n" +
+	"\bunsolved\x18\x03 \x03(\tR\bunsolved\"~\n" +
+	"\vAdvisedMove\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x17\n" +
+	"\avm_name\x18\x02 \x01(\tR\x06vmName\x12\x1b\n" +
+	"\tfrom_host\x18\x03 \x01(\tR\bfromHost\x12\x17\n" +
+	"\ato_host\x18\x04 \x01(\tR\x06toHost\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"\x9f\x01\n" +
 	"\vAssociation\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x0e\n" +
 	"\x02vm\x18\x02 \x01(\tR\x02vm\x12\x17\n" +
@@ -3822,13 +4586,14 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"f\n" +
 	"\x16RollbackConfigResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x122\n" +
-	"\x05edits\x18\x02 \x03(\v2\x1c.gnomon.server.v1.ConfigEditR\x05edits\"\xfc\x01\n" +
+	"\x05edits\x18\x02 \x03(\v2\x1c.gnomon.server.v1.ConfigEditR\x05edits\"\xa1\x02\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
 	"\x05accel\x18\x03 \x01(\tR\x05accel\x12H\n" +
 	"\bcapacity\x18\x04 \x03(\v2,.gnomon.server.v1.WatchRequest.CapacityEntryR\bcapacity\x12!\n" +
-	"\ftakes_orders\x18\x05 \x01(\bR\vtakesOrders\x1a;\n" +
+	"\ftakes_orders\x18\x05 \x01(\bR\vtakesOrders\x12#\n" +
+	"\rmigration_uri\x18\x06 \x01(\tR\fmigrationUri\x1a;\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xe4\x05\n" +
@@ -3856,12 +4621,39 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\tByVmEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.gnomon.server.v1.LayerR\x05value:\x028\x01J\x04\b\t\x10\n" +
-	"\"m\n" +
+	"\"\x8c\x02\n" +
 	"\x05Order\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\tR\aattempt\x122\n" +
-	"\x06deploy\x18\x02 \x01(\v2\x18.gnomon.server.v1.DeployH\x00R\x06deployB\x06\n" +
-	"\x04what\"\x85\x02\n" +
+	"\x06deploy\x18\x02 \x01(\v2\x18.gnomon.server.v1.DeployH\x00R\x06deploy\x128\n" +
+	"\bdescribe\x18\x04 \x01(\v2\x1a.gnomon.server.v1.DescribeH\x00R\bdescribe\x125\n" +
+	"\areceive\x18\x05 \x01(\v2\x19.gnomon.server.v1.ReceiveH\x00R\areceive\x12,\n" +
+	"\x04move\x18\x06 \x01(\v2\x16.gnomon.server.v1.MoveH\x00R\x04moveB\x06\n" +
+	"\x04what\"\x1a\n" +
+	"\bDescribe\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\"j\n" +
+	"\aReceive\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x17\n" +
+	"\avm_name\x18\x02 \x01(\tR\x06vmName\x126\n" +
+	"\bhandover\x18\x03 \x01(\v2\x1a.gnomon.server.v1.HandoverR\bhandover\"w\n" +
+	"\x04Move\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12\x17\n" +
+	"\avm_name\x18\x02 \x01(\tR\x06vmName\x12\x17\n" +
+	"\ato_host\x18\x03 \x01(\tR\x06toHost\x12\x15\n" +
+	"\x06to_uri\x18\x04 \x01(\tR\x05toUri\x12\x16\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\"\x9d\x02\n" +
+	"\bHandover\x12;\n" +
+	"\x05needs\x18\x01 \x03(\v2%.gnomon.server.v1.Handover.NeedsEntryR\x05needs\x12>\n" +
+	"\x06limits\x18\x02 \x03(\v2&.gnomon.server.v1.Handover.LimitsEntryR\x06limits\x12\x1f\n" +
+	"\vagent_state\x18\x03 \x01(\fR\n" +
+	"agentState\x1a8\n" +
+	"\n" +
+	"NeedsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a9\n" +
+	"\vLimitsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x85\x02\n" +
 	"\x06Deploy\x12\x1e\n" +
 	"\n" +
 	"definition\x18\x01 \x01(\tR\n" +
@@ -3874,32 +4666,35 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\n" +
 	"NeedsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa1\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xf2\x01\n" +
 	"\aOutcome\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06shadow\x18\x03 \x01(\tR\x06shadow\x12\x12\n" +
 	"\x04warm\x18\x04 \x01(\bR\x04warm\x12\x19\n" +
 	"\bstart_ns\x18\x05 \x01(\x03R\astartNs\x12!\n" +
-	"\fassociate_ns\x18\x06 \x01(\x03R\vassociateNs\"\x88\x01\n" +
+	"\fassociate_ns\x18\x06 \x01(\x03R\vassociateNs\x126\n" +
+	"\bhandover\x18\a \x01(\v2\x1a.gnomon.server.v1.HandoverR\bhandover\x12\x17\n" +
+	"\amove_ns\x18\b \x01(\x03R\x06moveNs\"\x88\x01\n" +
 	"\rSettleRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05order\x18\x02 \x01(\tR\x05order\x123\n" +
 	"\aoutcome\x18\x03 \x01(\v2\x19.gnomon.server.v1.OutcomeR\aoutcome\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\tR\aattempt\"\x10\n" +
-	"\x0eSettleResponse\"\xe6\x01\n" +
+	"\x0eSettleResponse\"\x92\x02\n" +
 	"\vOrderRecord\x12-\n" +
 	"\x05order\x18\x01 \x01(\v2\x17.gnomon.server.v1.OrderR\x05order\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x19\n" +
 	"\bwhy_host\x18\x03 \x01(\tR\awhyHost\x12\x18\n" +
 	"\arequest\x18\x04 \x01(\tR\arequest\x123\n" +
 	"\aoutcome\x18\x05 \x01(\v2\x19.gnomon.server.v1.OutcomeR\aoutcome\x12*\n" +
-	"\x11created_unix_nano\x18\x06 \x01(\x03R\x0fcreatedUnixNano\"\x7f\n" +
+	"\x11created_unix_nano\x18\x06 \x01(\x03R\x0fcreatedUnixNano\x12*\n" +
+	"\x11settled_unix_nano\x18\a \x01(\x03R\x0fsettledUnixNano\"\x7f\n" +
 	"\x05Layer\x12;\n" +
 	"\x06values\x18\x01 \x03(\v2#.gnomon.server.v1.Layer.ValuesEntryR\x06values\x1a9\n" +
 	"\vValuesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x05\n" +
 	"\rReportRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12A\n" +
 	"\fassociations\x18\x02 \x03(\v2\x1d.gnomon.server.v1.AssociationR\fassociations\x12=\n" +
@@ -3907,15 +4702,27 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\x04warm\x18\x04 \x03(\v2\x19.gnomon.server.v1.AccountR\x04warm\x12L\n" +
 	"\tpredicted\x18\x05 \x03(\v2..gnomon.server.v1.ReportRequest.PredictedEntryR\tpredicted\x12\x16\n" +
 	"\x06digest\x18\x06 \x01(\tR\x06digest\x12\x1c\n" +
-	"\tunchanged\x18\a \x01(\bR\tunchanged\x1a7\n" +
+	"\tunchanged\x18\a \x01(\bR\tunchanged\x12/\n" +
+	"\x05needs\x18\b \x03(\v2\x19.gnomon.server.v1.VMNeedsR\x05needs\x12I\n" +
+	"\bcapacity\x18\t \x03(\v2-.gnomon.server.v1.ReportRequest.CapacityEntryR\bcapacity\x1a7\n" +
 	"\tFreeEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a<\n" +
 	"\x0ePredictedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a;\n" +
+	"\rCapacityEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xc2\x01\n" +
+	"\aVMNeeds\x12\x0e\n" +
+	"\x02vm\x18\x01 \x01(\tR\x02vm\x12F\n" +
+	"\tpredicted\x18\x02 \x03(\v2(.gnomon.server.v1.VMNeeds.PredictedEntryR\tpredicted\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x1a<\n" +
+	"\x0ePredictedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"(\n" +
 	"\x0eReportResponse\x12\x16\n" +
-	"\x06resend\x18\x01 \x01(\bR\x06resend2\xca\r\n" +
+	"\x06resend\x18\x01 \x01(\bR\x06resend2\xe8\x0e\n" +
 	"\x11ManagementService\x12b\n" +
 	"\rCreateAccount\x12&.gnomon.server.v1.CreateAccountRequest\x1a'.gnomon.server.v1.CreateAccountResponse\"\x00\x12Y\n" +
 	"\n" +
@@ -3929,7 +4736,9 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"UpdateHost\x12#.gnomon.server.v1.UpdateHostRequest\x1a$.gnomon.server.v1.UpdateHostResponse\"\x00\x12Y\n" +
 	"\n" +
 	"DeleteHost\x12#.gnomon.server.v1.DeleteHostRequest\x1a$.gnomon.server.v1.DeleteHostResponse\"\x00\x12S\n" +
-	"\bDeployVM\x12!.gnomon.server.v1.DeployVMRequest\x1a\".gnomon.server.v1.DeployVMResponse\"\x00\x12k\n" +
+	"\bDeployVM\x12!.gnomon.server.v1.DeployVMRequest\x1a\".gnomon.server.v1.DeployVMResponse\"\x00\x12M\n" +
+	"\x06MoveVM\x12\x1f.gnomon.server.v1.MoveVMRequest\x1a .gnomon.server.v1.MoveVMResponse\"\x00\x12M\n" +
+	"\x06Advise\x12\x1f.gnomon.server.v1.AdviseRequest\x1a .gnomon.server.v1.AdviseResponse\"\x00\x12k\n" +
 	"\x10ListAssociations\x12).gnomon.server.v1.ListAssociationsRequest\x1a*.gnomon.server.v1.ListAssociationsResponse\"\x00\x12V\n" +
 	"\tGetConfig\x12\".gnomon.server.v1.GetConfigRequest\x1a#.gnomon.server.v1.GetConfigResponse\"\x00\x12b\n" +
 	"\rExplainConfig\x12&.gnomon.server.v1.ExplainConfigRequest\x1a'.gnomon.server.v1.ExplainConfigResponse\"\x00\x12V\n" +
@@ -3955,7 +4764,7 @@ func file_gnomon_server_v1_server_proto_rawDescGZIP() []byte {
 	return file_gnomon_server_v1_server_proto_rawDescData
 }
 
-var file_gnomon_server_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_gnomon_server_v1_server_proto_msgTypes = make([]protoimpl.MessageInfo, 89)
 var file_gnomon_server_v1_server_proto_goTypes = []any{
 	(*Account)(nil),                   // 0: gnomon.server.v1.Account
 	(*CreateAccountRequest)(nil),      // 1: gnomon.server.v1.CreateAccountRequest
@@ -3979,169 +4788,198 @@ var file_gnomon_server_v1_server_proto_goTypes = []any{
 	(*DeleteHostResponse)(nil),        // 19: gnomon.server.v1.DeleteHostResponse
 	(*DeployVMRequest)(nil),           // 20: gnomon.server.v1.DeployVMRequest
 	(*DeployVMResponse)(nil),          // 21: gnomon.server.v1.DeployVMResponse
-	(*Association)(nil),               // 22: gnomon.server.v1.Association
-	(*ListAssociationsRequest)(nil),   // 23: gnomon.server.v1.ListAssociationsRequest
-	(*ListAssociationsResponse)(nil),  // 24: gnomon.server.v1.ListAssociationsResponse
-	(*Scope)(nil),                     // 25: gnomon.server.v1.Scope
-	(*Parameter)(nil),                 // 26: gnomon.server.v1.Parameter
-	(*GetConfigRequest)(nil),          // 27: gnomon.server.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),         // 28: gnomon.server.v1.GetConfigResponse
-	(*SetConfigRequest)(nil),          // 29: gnomon.server.v1.SetConfigRequest
-	(*SetConfigResponse)(nil),         // 30: gnomon.server.v1.SetConfigResponse
-	(*ExplainConfigRequest)(nil),      // 31: gnomon.server.v1.ExplainConfigRequest
-	(*ExplainConfigResponse)(nil),     // 32: gnomon.server.v1.ExplainConfigResponse
-	(*Explanation)(nil),               // 33: gnomon.server.v1.Explanation
-	(*Setting)(nil),                   // 34: gnomon.server.v1.Setting
-	(*LayerChange)(nil),               // 35: gnomon.server.v1.LayerChange
-	(*ApplyConfigRequest)(nil),        // 36: gnomon.server.v1.ApplyConfigRequest
-	(*ApplyConfigResponse)(nil),       // 37: gnomon.server.v1.ApplyConfigResponse
-	(*ConfigChange)(nil),              // 38: gnomon.server.v1.ConfigChange
-	(*ConfigEdit)(nil),                // 39: gnomon.server.v1.ConfigEdit
-	(*ListConfigChangesRequest)(nil),  // 40: gnomon.server.v1.ListConfigChangesRequest
-	(*ListConfigChangesResponse)(nil), // 41: gnomon.server.v1.ListConfigChangesResponse
-	(*CompareConfigRequest)(nil),      // 42: gnomon.server.v1.CompareConfigRequest
-	(*CompareConfigResponse)(nil),     // 43: gnomon.server.v1.CompareConfigResponse
-	(*RollbackConfigRequest)(nil),     // 44: gnomon.server.v1.RollbackConfigRequest
-	(*RollbackConfigResponse)(nil),    // 45: gnomon.server.v1.RollbackConfigResponse
-	(*WatchRequest)(nil),              // 46: gnomon.server.v1.WatchRequest
-	(*DesiredState)(nil),              // 47: gnomon.server.v1.DesiredState
-	(*Order)(nil),                     // 48: gnomon.server.v1.Order
-	(*Deploy)(nil),                    // 49: gnomon.server.v1.Deploy
-	(*Outcome)(nil),                   // 50: gnomon.server.v1.Outcome
-	(*SettleRequest)(nil),             // 51: gnomon.server.v1.SettleRequest
-	(*SettleResponse)(nil),            // 52: gnomon.server.v1.SettleResponse
-	(*OrderRecord)(nil),               // 53: gnomon.server.v1.OrderRecord
-	(*Layer)(nil),                     // 54: gnomon.server.v1.Layer
-	(*ReportRequest)(nil),             // 55: gnomon.server.v1.ReportRequest
-	(*ReportResponse)(nil),            // 56: gnomon.server.v1.ReportResponse
-	nil,                               // 57: gnomon.server.v1.Account.HostLabelsEntry
-	nil,                               // 58: gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
-	nil,                               // 59: gnomon.server.v1.Host.CapacityEntry
-	nil,                               // 60: gnomon.server.v1.Host.FreeEntry
-	nil,                               // 61: gnomon.server.v1.Host.PredictedEntry
-	nil,                               // 62: gnomon.server.v1.Host.LabelsEntry
-	nil,                               // 63: gnomon.server.v1.DeployVMRequest.HostLabelsEntry
-	nil,                               // 64: gnomon.server.v1.SetConfigRequest.ValuesEntry
-	nil,                               // 65: gnomon.server.v1.LayerChange.ValuesEntry
-	nil,                               // 66: gnomon.server.v1.WatchRequest.CapacityEntry
-	nil,                               // 67: gnomon.server.v1.DesiredState.GlobalEntry
-	nil,                               // 68: gnomon.server.v1.DesiredState.HostEntry
-	nil,                               // 69: gnomon.server.v1.DesiredState.ByAccountEntry
-	nil,                               // 70: gnomon.server.v1.DesiredState.ByVmEntry
-	nil,                               // 71: gnomon.server.v1.Deploy.NeedsEntry
-	nil,                               // 72: gnomon.server.v1.Layer.ValuesEntry
-	nil,                               // 73: gnomon.server.v1.ReportRequest.FreeEntry
-	nil,                               // 74: gnomon.server.v1.ReportRequest.PredictedEntry
-	(*fieldmaskpb.FieldMask)(nil),     // 75: google.protobuf.FieldMask
+	(*MoveVMRequest)(nil),             // 22: gnomon.server.v1.MoveVMRequest
+	(*MoveVMResponse)(nil),            // 23: gnomon.server.v1.MoveVMResponse
+	(*AdviseRequest)(nil),             // 24: gnomon.server.v1.AdviseRequest
+	(*AdviseResponse)(nil),            // 25: gnomon.server.v1.AdviseResponse
+	(*AdvisedMove)(nil),               // 26: gnomon.server.v1.AdvisedMove
+	(*Association)(nil),               // 27: gnomon.server.v1.Association
+	(*ListAssociationsRequest)(nil),   // 28: gnomon.server.v1.ListAssociationsRequest
+	(*ListAssociationsResponse)(nil),  // 29: gnomon.server.v1.ListAssociationsResponse
+	(*Scope)(nil),                     // 30: gnomon.server.v1.Scope
+	(*Parameter)(nil),                 // 31: gnomon.server.v1.Parameter
+	(*GetConfigRequest)(nil),          // 32: gnomon.server.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),         // 33: gnomon.server.v1.GetConfigResponse
+	(*SetConfigRequest)(nil),          // 34: gnomon.server.v1.SetConfigRequest
+	(*SetConfigResponse)(nil),         // 35: gnomon.server.v1.SetConfigResponse
+	(*ExplainConfigRequest)(nil),      // 36: gnomon.server.v1.ExplainConfigRequest
+	(*ExplainConfigResponse)(nil),     // 37: gnomon.server.v1.ExplainConfigResponse
+	(*Explanation)(nil),               // 38: gnomon.server.v1.Explanation
+	(*Setting)(nil),                   // 39: gnomon.server.v1.Setting
+	(*LayerChange)(nil),               // 40: gnomon.server.v1.LayerChange
+	(*ApplyConfigRequest)(nil),        // 41: gnomon.server.v1.ApplyConfigRequest
+	(*ApplyConfigResponse)(nil),       // 42: gnomon.server.v1.ApplyConfigResponse
+	(*ConfigChange)(nil),              // 43: gnomon.server.v1.ConfigChange
+	(*ConfigEdit)(nil),                // 44: gnomon.server.v1.ConfigEdit
+	(*ListConfigChangesRequest)(nil),  // 45: gnomon.server.v1.ListConfigChangesRequest
+	(*ListConfigChangesResponse)(nil), // 46: gnomon.server.v1.ListConfigChangesResponse
+	(*CompareConfigRequest)(nil),      // 47: gnomon.server.v1.CompareConfigRequest
+	(*CompareConfigResponse)(nil),     // 48: gnomon.server.v1.CompareConfigResponse
+	(*RollbackConfigRequest)(nil),     // 49: gnomon.server.v1.RollbackConfigRequest
+	(*RollbackConfigResponse)(nil),    // 50: gnomon.server.v1.RollbackConfigResponse
+	(*WatchRequest)(nil),              // 51: gnomon.server.v1.WatchRequest
+	(*DesiredState)(nil),              // 52: gnomon.server.v1.DesiredState
+	(*Order)(nil),                     // 53: gnomon.server.v1.Order
+	(*Describe)(nil),                  // 54: gnomon.server.v1.Describe
+	(*Receive)(nil),                   // 55: gnomon.server.v1.Receive
+	(*Move)(nil),                      // 56: gnomon.server.v1.Move
+	(*Handover)(nil),                  // 57: gnomon.server.v1.Handover
+	(*Deploy)(nil),                    // 58: gnomon.server.v1.Deploy
+	(*Outcome)(nil),                   // 59: gnomon.server.v1.Outcome
+	(*SettleRequest)(nil),             // 60: gnomon.server.v1.SettleRequest
+	(*SettleResponse)(nil),            // 61: gnomon.server.v1.SettleResponse
+	(*OrderRecord)(nil),               // 62: gnomon.server.v1.OrderRecord
+	(*Layer)(nil),                     // 63: gnomon.server.v1.Layer
+	(*ReportRequest)(nil),             // 64: gnomon.server.v1.ReportRequest
+	(*VMNeeds)(nil),                   // 65: gnomon.server.v1.VMNeeds
+	(*ReportResponse)(nil),            // 66: gnomon.server.v1.ReportResponse
+	nil,                               // 67: gnomon.server.v1.Account.HostLabelsEntry
+	nil,                               // 68: gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
+	nil,                               // 69: gnomon.server.v1.Host.CapacityEntry
+	nil,                               // 70: gnomon.server.v1.Host.FreeEntry
+	nil,                               // 71: gnomon.server.v1.Host.PredictedEntry
+	nil,                               // 72: gnomon.server.v1.Host.LabelsEntry
+	nil,                               // 73: gnomon.server.v1.DeployVMRequest.HostLabelsEntry
+	nil,                               // 74: gnomon.server.v1.SetConfigRequest.ValuesEntry
+	nil,                               // 75: gnomon.server.v1.LayerChange.ValuesEntry
+	nil,                               // 76: gnomon.server.v1.WatchRequest.CapacityEntry
+	nil,                               // 77: gnomon.server.v1.DesiredState.GlobalEntry
+	nil,                               // 78: gnomon.server.v1.DesiredState.HostEntry
+	nil,                               // 79: gnomon.server.v1.DesiredState.ByAccountEntry
+	nil,                               // 80: gnomon.server.v1.DesiredState.ByVmEntry
+	nil,                               // 81: gnomon.server.v1.Handover.NeedsEntry
+	nil,                               // 82: gnomon.server.v1.Handover.LimitsEntry
+	nil,                               // 83: gnomon.server.v1.Deploy.NeedsEntry
+	nil,                               // 84: gnomon.server.v1.Layer.ValuesEntry
+	nil,                               // 85: gnomon.server.v1.ReportRequest.FreeEntry
+	nil,                               // 86: gnomon.server.v1.ReportRequest.PredictedEntry
+	nil,                               // 87: gnomon.server.v1.ReportRequest.CapacityEntry
+	nil,                               // 88: gnomon.server.v1.VMNeeds.PredictedEntry
+	(*fieldmaskpb.FieldMask)(nil),     // 89: google.protobuf.FieldMask
 }
 var file_gnomon_server_v1_server_proto_depIdxs = []int32{
-	57, // 0: gnomon.server.v1.Account.host_labels:type_name -> gnomon.server.v1.Account.HostLabelsEntry
-	58, // 1: gnomon.server.v1.CreateAccountRequest.host_labels:type_name -> gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
+	67, // 0: gnomon.server.v1.Account.host_labels:type_name -> gnomon.server.v1.Account.HostLabelsEntry
+	68, // 1: gnomon.server.v1.CreateAccountRequest.host_labels:type_name -> gnomon.server.v1.CreateAccountRequest.HostLabelsEntry
 	0,  // 2: gnomon.server.v1.CreateAccountResponse.account:type_name -> gnomon.server.v1.Account
 	0,  // 3: gnomon.server.v1.GetAccountResponse.account:type_name -> gnomon.server.v1.Account
-	75, // 4: gnomon.server.v1.ListAccountsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	89, // 4: gnomon.server.v1.ListAccountsRequest.read_mask:type_name -> google.protobuf.FieldMask
 	0,  // 5: gnomon.server.v1.ListAccountsResponse.accounts:type_name -> gnomon.server.v1.Account
 	0,  // 6: gnomon.server.v1.UpdateAccountRequest.account:type_name -> gnomon.server.v1.Account
-	75, // 7: gnomon.server.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
+	89, // 7: gnomon.server.v1.UpdateAccountRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 8: gnomon.server.v1.UpdateAccountResponse.account:type_name -> gnomon.server.v1.Account
-	59, // 9: gnomon.server.v1.Host.capacity:type_name -> gnomon.server.v1.Host.CapacityEntry
-	60, // 10: gnomon.server.v1.Host.free:type_name -> gnomon.server.v1.Host.FreeEntry
-	61, // 11: gnomon.server.v1.Host.predicted:type_name -> gnomon.server.v1.Host.PredictedEntry
-	62, // 12: gnomon.server.v1.Host.labels:type_name -> gnomon.server.v1.Host.LabelsEntry
+	69, // 9: gnomon.server.v1.Host.capacity:type_name -> gnomon.server.v1.Host.CapacityEntry
+	70, // 10: gnomon.server.v1.Host.free:type_name -> gnomon.server.v1.Host.FreeEntry
+	71, // 11: gnomon.server.v1.Host.predicted:type_name -> gnomon.server.v1.Host.PredictedEntry
+	72, // 12: gnomon.server.v1.Host.labels:type_name -> gnomon.server.v1.Host.LabelsEntry
 	11, // 13: gnomon.server.v1.GetHostResponse.host:type_name -> gnomon.server.v1.Host
-	75, // 14: gnomon.server.v1.ListHostsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	89, // 14: gnomon.server.v1.ListHostsRequest.read_mask:type_name -> google.protobuf.FieldMask
 	11, // 15: gnomon.server.v1.ListHostsResponse.hosts:type_name -> gnomon.server.v1.Host
 	11, // 16: gnomon.server.v1.UpdateHostRequest.host:type_name -> gnomon.server.v1.Host
-	75, // 17: gnomon.server.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	89, // 17: gnomon.server.v1.UpdateHostRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11, // 18: gnomon.server.v1.UpdateHostResponse.host:type_name -> gnomon.server.v1.Host
-	63, // 19: gnomon.server.v1.DeployVMRequest.host_labels:type_name -> gnomon.server.v1.DeployVMRequest.HostLabelsEntry
-	75, // 20: gnomon.server.v1.ListAssociationsRequest.read_mask:type_name -> google.protobuf.FieldMask
-	22, // 21: gnomon.server.v1.ListAssociationsResponse.associations:type_name -> gnomon.server.v1.Association
-	25, // 22: gnomon.server.v1.GetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	26, // 23: gnomon.server.v1.GetConfigResponse.parameters:type_name -> gnomon.server.v1.Parameter
-	25, // 24: gnomon.server.v1.SetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	64, // 25: gnomon.server.v1.SetConfigRequest.values:type_name -> gnomon.server.v1.SetConfigRequest.ValuesEntry
-	25, // 26: gnomon.server.v1.ExplainConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	33, // 27: gnomon.server.v1.ExplainConfigResponse.parameters:type_name -> gnomon.server.v1.Explanation
-	26, // 28: gnomon.server.v1.Explanation.parameter:type_name -> gnomon.server.v1.Parameter
-	34, // 29: gnomon.server.v1.Explanation.settings:type_name -> gnomon.server.v1.Setting
-	25, // 30: gnomon.server.v1.LayerChange.scope:type_name -> gnomon.server.v1.Scope
-	65, // 31: gnomon.server.v1.LayerChange.values:type_name -> gnomon.server.v1.LayerChange.ValuesEntry
-	35, // 32: gnomon.server.v1.ApplyConfigRequest.layers:type_name -> gnomon.server.v1.LayerChange
-	39, // 33: gnomon.server.v1.ApplyConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
-	39, // 34: gnomon.server.v1.ConfigChange.edits:type_name -> gnomon.server.v1.ConfigEdit
-	25, // 35: gnomon.server.v1.ConfigEdit.scope:type_name -> gnomon.server.v1.Scope
-	25, // 36: gnomon.server.v1.ListConfigChangesRequest.scope:type_name -> gnomon.server.v1.Scope
-	38, // 37: gnomon.server.v1.ListConfigChangesResponse.changes:type_name -> gnomon.server.v1.ConfigChange
-	25, // 38: gnomon.server.v1.CompareConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	39, // 39: gnomon.server.v1.CompareConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
-	25, // 40: gnomon.server.v1.RollbackConfigRequest.scope:type_name -> gnomon.server.v1.Scope
-	39, // 41: gnomon.server.v1.RollbackConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
-	66, // 42: gnomon.server.v1.WatchRequest.capacity:type_name -> gnomon.server.v1.WatchRequest.CapacityEntry
-	67, // 43: gnomon.server.v1.DesiredState.global:type_name -> gnomon.server.v1.DesiredState.GlobalEntry
-	68, // 44: gnomon.server.v1.DesiredState.host:type_name -> gnomon.server.v1.DesiredState.HostEntry
-	69, // 45: gnomon.server.v1.DesiredState.by_account:type_name -> gnomon.server.v1.DesiredState.ByAccountEntry
-	70, // 46: gnomon.server.v1.DesiredState.by_vm:type_name -> gnomon.server.v1.DesiredState.ByVmEntry
-	48, // 47: gnomon.server.v1.DesiredState.orders:type_name -> gnomon.server.v1.Order
-	49, // 48: gnomon.server.v1.Order.deploy:type_name -> gnomon.server.v1.Deploy
-	71, // 49: gnomon.server.v1.Deploy.needs:type_name -> gnomon.server.v1.Deploy.NeedsEntry
-	50, // 50: gnomon.server.v1.SettleRequest.outcome:type_name -> gnomon.server.v1.Outcome
-	48, // 51: gnomon.server.v1.OrderRecord.order:type_name -> gnomon.server.v1.Order
-	50, // 52: gnomon.server.v1.OrderRecord.outcome:type_name -> gnomon.server.v1.Outcome
-	72, // 53: gnomon.server.v1.Layer.values:type_name -> gnomon.server.v1.Layer.ValuesEntry
-	22, // 54: gnomon.server.v1.ReportRequest.associations:type_name -> gnomon.server.v1.Association
-	73, // 55: gnomon.server.v1.ReportRequest.free:type_name -> gnomon.server.v1.ReportRequest.FreeEntry
-	0,  // 56: gnomon.server.v1.ReportRequest.warm:type_name -> gnomon.server.v1.Account
-	74, // 57: gnomon.server.v1.ReportRequest.predicted:type_name -> gnomon.server.v1.ReportRequest.PredictedEntry
-	54, // 58: gnomon.server.v1.DesiredState.ByAccountEntry.value:type_name -> gnomon.server.v1.Layer
-	54, // 59: gnomon.server.v1.DesiredState.ByVmEntry.value:type_name -> gnomon.server.v1.Layer
-	1,  // 60: gnomon.server.v1.ManagementService.CreateAccount:input_type -> gnomon.server.v1.CreateAccountRequest
-	3,  // 61: gnomon.server.v1.ManagementService.GetAccount:input_type -> gnomon.server.v1.GetAccountRequest
-	5,  // 62: gnomon.server.v1.ManagementService.ListAccounts:input_type -> gnomon.server.v1.ListAccountsRequest
-	7,  // 63: gnomon.server.v1.ManagementService.UpdateAccount:input_type -> gnomon.server.v1.UpdateAccountRequest
-	9,  // 64: gnomon.server.v1.ManagementService.DeleteAccount:input_type -> gnomon.server.v1.DeleteAccountRequest
-	12, // 65: gnomon.server.v1.ManagementService.GetHost:input_type -> gnomon.server.v1.GetHostRequest
-	14, // 66: gnomon.server.v1.ManagementService.ListHosts:input_type -> gnomon.server.v1.ListHostsRequest
-	16, // 67: gnomon.server.v1.ManagementService.UpdateHost:input_type -> gnomon.server.v1.UpdateHostRequest
-	18, // 68: gnomon.server.v1.ManagementService.DeleteHost:input_type -> gnomon.server.v1.DeleteHostRequest
-	20, // 69: gnomon.server.v1.ManagementService.DeployVM:input_type -> gnomon.server.v1.DeployVMRequest
-	23, // 70: gnomon.server.v1.ManagementService.ListAssociations:input_type -> gnomon.server.v1.ListAssociationsRequest
-	27, // 71: gnomon.server.v1.ManagementService.GetConfig:input_type -> gnomon.server.v1.GetConfigRequest
-	31, // 72: gnomon.server.v1.ManagementService.ExplainConfig:input_type -> gnomon.server.v1.ExplainConfigRequest
-	29, // 73: gnomon.server.v1.ManagementService.SetConfig:input_type -> gnomon.server.v1.SetConfigRequest
-	36, // 74: gnomon.server.v1.ManagementService.ApplyConfig:input_type -> gnomon.server.v1.ApplyConfigRequest
-	40, // 75: gnomon.server.v1.ManagementService.ListConfigChanges:input_type -> gnomon.server.v1.ListConfigChangesRequest
-	42, // 76: gnomon.server.v1.ManagementService.CompareConfig:input_type -> gnomon.server.v1.CompareConfigRequest
-	44, // 77: gnomon.server.v1.ManagementService.RollbackConfig:input_type -> gnomon.server.v1.RollbackConfigRequest
-	46, // 78: gnomon.server.v1.HostLinkService.Watch:input_type -> gnomon.server.v1.WatchRequest
-	55, // 79: gnomon.server.v1.HostLinkService.Report:input_type -> gnomon.server.v1.ReportRequest
-	51, // 80: gnomon.server.v1.HostLinkService.Settle:input_type -> gnomon.server.v1.SettleRequest
-	2,  // 81: gnomon.server.v1.ManagementService.CreateAccount:output_type -> gnomon.server.v1.CreateAccountResponse
-	4,  // 82: gnomon.server.v1.ManagementService.GetAccount:output_type -> gnomon.server.v1.GetAccountResponse
-	6,  // 83: gnomon.server.v1.ManagementService.ListAccounts:output_type -> gnomon.server.v1.ListAccountsResponse
-	8,  // 84: gnomon.server.v1.ManagementService.UpdateAccount:output_type -> gnomon.server.v1.UpdateAccountResponse
-	10, // 85: gnomon.server.v1.ManagementService.DeleteAccount:output_type -> gnomon.server.v1.DeleteAccountResponse
-	13, // 86: gnomon.server.v1.ManagementService.GetHost:output_type -> gnomon.server.v1.GetHostResponse
-	15, // 87: gnomon.server.v1.ManagementService.ListHosts:output_type -> gnomon.server.v1.ListHostsResponse
-	17, // 88: gnomon.server.v1.ManagementService.UpdateHost:output_type -> gnomon.server.v1.UpdateHostResponse
-	19, // 89: gnomon.server.v1.ManagementService.DeleteHost:output_type -> gnomon.server.v1.DeleteHostResponse
-	21, // 90: gnomon.server.v1.ManagementService.DeployVM:output_type -> gnomon.server.v1.DeployVMResponse
-	24, // 91: gnomon.server.v1.ManagementService.ListAssociations:output_type -> gnomon.server.v1.ListAssociationsResponse
-	28, // 92: gnomon.server.v1.ManagementService.GetConfig:output_type -> gnomon.server.v1.GetConfigResponse
-	32, // 93: gnomon.server.v1.ManagementService.ExplainConfig:output_type -> gnomon.server.v1.ExplainConfigResponse
-	30, // 94: gnomon.server.v1.ManagementService.SetConfig:output_type -> gnomon.server.v1.SetConfigResponse
-	37, // 95: gnomon.server.v1.ManagementService.ApplyConfig:output_type -> gnomon.server.v1.ApplyConfigResponse
-	41, // 96: gnomon.server.v1.ManagementService.ListConfigChanges:output_type -> gnomon.server.v1.ListConfigChangesResponse
-	43, // 97: gnomon.server.v1.ManagementService.CompareConfig:output_type -> gnomon.server.v1.CompareConfigResponse
-	45, // 98: gnomon.server.v1.ManagementService.RollbackConfig:output_type -> gnomon.server.v1.RollbackConfigResponse
-	47, // 99: gnomon.server.v1.HostLinkService.Watch:output_type -> gnomon.server.v1.DesiredState
-	56, // 100: gnomon.server.v1.HostLinkService.Report:output_type -> gnomon.server.v1.ReportResponse
-	52, // 101: gnomon.server.v1.HostLinkService.Settle:output_type -> gnomon.server.v1.SettleResponse
-	81, // [81:102] is the sub-list for method output_type
-	60, // [60:81] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	73, // 19: gnomon.server.v1.DeployVMRequest.host_labels:type_name -> gnomon.server.v1.DeployVMRequest.HostLabelsEntry
+	26, // 20: gnomon.server.v1.AdviseResponse.moves:type_name -> gnomon.server.v1.AdvisedMove
+	89, // 21: gnomon.server.v1.ListAssociationsRequest.read_mask:type_name -> google.protobuf.FieldMask
+	27, // 22: gnomon.server.v1.ListAssociationsResponse.associations:type_name -> gnomon.server.v1.Association
+	30, // 23: gnomon.server.v1.GetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	31, // 24: gnomon.server.v1.GetConfigResponse.parameters:type_name -> gnomon.server.v1.Parameter
+	30, // 25: gnomon.server.v1.SetConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	74, // 26: gnomon.server.v1.SetConfigRequest.values:type_name -> gnomon.server.v1.SetConfigRequest.ValuesEntry
+	30, // 27: gnomon.server.v1.ExplainConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	38, // 28: gnomon.server.v1.ExplainConfigResponse.parameters:type_name -> gnomon.server.v1.Explanation
+	31, // 29: gnomon.server.v1.Explanation.parameter:type_name -> gnomon.server.v1.Parameter
+	39, // 30: gnomon.server.v1.Explanation.settings:type_name -> gnomon.server.v1.Setting
+	30, // 31: gnomon.server.v1.LayerChange.scope:type_name -> gnomon.server.v1.Scope
+	75, // 32: gnomon.server.v1.LayerChange.values:type_name -> gnomon.server.v1.LayerChange.ValuesEntry
+	40, // 33: gnomon.server.v1.ApplyConfigRequest.layers:type_name -> gnomon.server.v1.LayerChange
+	44, // 34: gnomon.server.v1.ApplyConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
+	44, // 35: gnomon.server.v1.ConfigChange.edits:type_name -> gnomon.server.v1.ConfigEdit
+	30, // 36: gnomon.server.v1.ConfigEdit.scope:type_name -> gnomon.server.v1.Scope
+	30, // 37: gnomon.server.v1.ListConfigChangesRequest.scope:type_name -> gnomon.server.v1.Scope
+	43, // 38: gnomon.server.v1.ListConfigChangesResponse.changes:type_name -> gnomon.server.v1.ConfigChange
+	30, // 39: gnomon.server.v1.CompareConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	44, // 40: gnomon.server.v1.CompareConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
+	30, // 41: gnomon.server.v1.RollbackConfigRequest.scope:type_name -> gnomon.server.v1.Scope
+	44, // 42: gnomon.server.v1.RollbackConfigResponse.edits:type_name -> gnomon.server.v1.ConfigEdit
+	76, // 43: gnomon.server.v1.WatchRequest.capacity:type_name -> gnomon.server.v1.WatchRequest.CapacityEntry
+	77, // 44: gnomon.server.v1.DesiredState.global:type_name -> gnomon.server.v1.DesiredState.GlobalEntry
+	78, // 45: gnomon.server.v1.DesiredState.host:type_name -> gnomon.server.v1.DesiredState.HostEntry
+	79, // 46: gnomon.server.v1.DesiredState.by_account:type_name -> gnomon.server.v1.DesiredState.ByAccountEntry
+	80, // 47: gnomon.server.v1.DesiredState.by_vm:type_name -> gnomon.server.v1.DesiredState.ByVmEntry
+	53, // 48: gnomon.server.v1.DesiredState.orders:type_name -> gnomon.server.v1.Order
+	58, // 49: gnomon.server.v1.Order.deploy:type_name -> gnomon.server.v1.Deploy
+	54, // 50: gnomon.server.v1.Order.describe:type_name -> gnomon.server.v1.Describe
+	55, // 51: gnomon.server.v1.Order.receive:type_name -> gnomon.server.v1.Receive
+	56, // 52: gnomon.server.v1.Order.move:type_name -> gnomon.server.v1.Move
+	57, // 53: gnomon.server.v1.Receive.handover:type_name -> gnomon.server.v1.Handover
+	81, // 54: gnomon.server.v1.Handover.needs:type_name -> gnomon.server.v1.Handover.NeedsEntry
+	82, // 55: gnomon.server.v1.Handover.limits:type_name -> gnomon.server.v1.Handover.LimitsEntry
+	83, // 56: gnomon.server.v1.Deploy.needs:type_name -> gnomon.server.v1.Deploy.NeedsEntry
+	57, // 57: gnomon.server.v1.Outcome.handover:type_name -> gnomon.server.v1.Handover
+	59, // 58: gnomon.server.v1.SettleRequest.outcome:type_name -> gnomon.server.v1.Outcome
+	53, // 59: gnomon.server.v1.OrderRecord.order:type_name -> gnomon.server.v1.Order
+	59, // 60: gnomon.server.v1.OrderRecord.outcome:type_name -> gnomon.server.v1.Outcome
+	84, // 61: gnomon.server.v1.Layer.values:type_name -> gnomon.server.v1.Layer.ValuesEntry
+	27, // 62: gnomon.server.v1.ReportRequest.associations:type_name -> gnomon.server.v1.Association
+	85, // 63: gnomon.server.v1.ReportRequest.free:type_name -> gnomon.server.v1.ReportRequest.FreeEntry
+	0,  // 64: gnomon.server.v1.ReportRequest.warm:type_name -> gnomon.server.v1.Account
+	86, // 65: gnomon.server.v1.ReportRequest.predicted:type_name -> gnomon.server.v1.ReportRequest.PredictedEntry
+	65, // 66: gnomon.server.v1.ReportRequest.needs:type_name -> gnomon.server.v1.VMNeeds
+	87, // 67: gnomon.server.v1.ReportRequest.capacity:type_name -> gnomon.server.v1.ReportRequest.CapacityEntry
+	88, // 68: gnomon.server.v1.VMNeeds.predicted:type_name -> gnomon.server.v1.VMNeeds.PredictedEntry
+	63, // 69: gnomon.server.v1.DesiredState.ByAccountEntry.value:type_name -> gnomon.server.v1.Layer
+	63, // 70: gnomon.server.v1.DesiredState.ByVmEntry.value:type_name -> gnomon.server.v1.Layer
+	1,  // 71: gnomon.server.v1.ManagementService.CreateAccount:input_type -> gnomon.server.v1.CreateAccountRequest
+	3,  // 72: gnomon.server.v1.ManagementService.GetAccount:input_type -> gnomon.server.v1.GetAccountRequest
+	5,  // 73: gnomon.server.v1.ManagementService.ListAccounts:input_type -> gnomon.server.v1.ListAccountsRequest
+	7,  // 74: gnomon.server.v1.ManagementService.UpdateAccount:input_type -> gnomon.server.v1.UpdateAccountRequest
+	9,  // 75: gnomon.server.v1.ManagementService.DeleteAccount:input_type -> gnomon.server.v1.DeleteAccountRequest
+	12, // 76: gnomon.server.v1.ManagementService.GetHost:input_type -> gnomon.server.v1.GetHostRequest
+	14, // 77: gnomon.server.v1.ManagementService.ListHosts:input_type -> gnomon.server.v1.ListHostsRequest
+	16, // 78: gnomon.server.v1.ManagementService.UpdateHost:input_type -> gnomon.server.v1.UpdateHostRequest
+	18, // 79: gnomon.server.v1.ManagementService.DeleteHost:input_type -> gnomon.server.v1.DeleteHostRequest
+	20, // 80: gnomon.server.v1.ManagementService.DeployVM:input_type -> gnomon.server.v1.DeployVMRequest
+	22, // 81: gnomon.server.v1.ManagementService.MoveVM:input_type -> gnomon.server.v1.MoveVMRequest
+	24, // 82: gnomon.server.v1.ManagementService.Advise:input_type -> gnomon.server.v1.AdviseRequest
+	28, // 83: gnomon.server.v1.ManagementService.ListAssociations:input_type -> gnomon.server.v1.ListAssociationsRequest
+	32, // 84: gnomon.server.v1.ManagementService.GetConfig:input_type -> gnomon.server.v1.GetConfigRequest
+	36, // 85: gnomon.server.v1.ManagementService.ExplainConfig:input_type -> gnomon.server.v1.ExplainConfigRequest
+	34, // 86: gnomon.server.v1.ManagementService.SetConfig:input_type -> gnomon.server.v1.SetConfigRequest
+	41, // 87: gnomon.server.v1.ManagementService.ApplyConfig:input_type -> gnomon.server.v1.ApplyConfigRequest
+	45, // 88: gnomon.server.v1.ManagementService.ListConfigChanges:input_type -> gnomon.server.v1.ListConfigChangesRequest
+	47, // 89: gnomon.server.v1.ManagementService.CompareConfig:input_type -> gnomon.server.v1.CompareConfigRequest
+	49, // 90: gnomon.server.v1.ManagementService.RollbackConfig:input_type -> gnomon.server.v1.RollbackConfigRequest
+	51, // 91: gnomon.server.v1.HostLinkService.Watch:input_type -> gnomon.server.v1.WatchRequest
+	64, // 92: gnomon.server.v1.HostLinkService.Report:input_type -> gnomon.server.v1.ReportRequest
+	60, // 93: gnomon.server.v1.HostLinkService.Settle:input_type -> gnomon.server.v1.SettleRequest
+	2,  // 94: gnomon.server.v1.ManagementService.CreateAccount:output_type -> gnomon.server.v1.CreateAccountResponse
+	4,  // 95: gnomon.server.v1.ManagementService.GetAccount:output_type -> gnomon.server.v1.GetAccountResponse
+	6,  // 96: gnomon.server.v1.ManagementService.ListAccounts:output_type -> gnomon.server.v1.ListAccountsResponse
+	8,  // 97: gnomon.server.v1.ManagementService.UpdateAccount:output_type -> gnomon.server.v1.UpdateAccountResponse
+	10, // 98: gnomon.server.v1.ManagementService.DeleteAccount:output_type -> gnomon.server.v1.DeleteAccountResponse
+	13, // 99: gnomon.server.v1.ManagementService.GetHost:output_type -> gnomon.server.v1.GetHostResponse
+	15, // 100: gnomon.server.v1.ManagementService.ListHosts:output_type -> gnomon.server.v1.ListHostsResponse
+	17, // 101: gnomon.server.v1.ManagementService.UpdateHost:output_type -> gnomon.server.v1.UpdateHostResponse
+	19, // 102: gnomon.server.v1.ManagementService.DeleteHost:output_type -> gnomon.server.v1.DeleteHostResponse
+	21, // 103: gnomon.server.v1.ManagementService.DeployVM:output_type -> gnomon.server.v1.DeployVMResponse
+	23, // 104: gnomon.server.v1.ManagementService.MoveVM:output_type -> gnomon.server.v1.MoveVMResponse
+	25, // 105: gnomon.server.v1.ManagementService.Advise:output_type -> gnomon.server.v1.AdviseResponse
+	29, // 106: gnomon.server.v1.ManagementService.ListAssociations:output_type -> gnomon.server.v1.ListAssociationsResponse
+	33, // 107: gnomon.server.v1.ManagementService.GetConfig:output_type -> gnomon.server.v1.GetConfigResponse
+	37, // 108: gnomon.server.v1.ManagementService.ExplainConfig:output_type -> gnomon.server.v1.ExplainConfigResponse
+	35, // 109: gnomon.server.v1.ManagementService.SetConfig:output_type -> gnomon.server.v1.SetConfigResponse
+	42, // 110: gnomon.server.v1.ManagementService.ApplyConfig:output_type -> gnomon.server.v1.ApplyConfigResponse
+	46, // 111: gnomon.server.v1.ManagementService.ListConfigChanges:output_type -> gnomon.server.v1.ListConfigChangesResponse
+	48, // 112: gnomon.server.v1.ManagementService.CompareConfig:output_type -> gnomon.server.v1.CompareConfigResponse
+	50, // 113: gnomon.server.v1.ManagementService.RollbackConfig:output_type -> gnomon.server.v1.RollbackConfigResponse
+	52, // 114: gnomon.server.v1.HostLinkService.Watch:output_type -> gnomon.server.v1.DesiredState
+	66, // 115: gnomon.server.v1.HostLinkService.Report:output_type -> gnomon.server.v1.ReportResponse
+	61, // 116: gnomon.server.v1.HostLinkService.Settle:output_type -> gnomon.server.v1.SettleResponse
+	94, // [94:117] is the sub-list for method output_type
+	71, // [71:94] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_gnomon_server_v1_server_proto_init() }
@@ -4149,8 +4987,11 @@ func file_gnomon_server_v1_server_proto_init() {
 	if File_gnomon_server_v1_server_proto != nil {
 		return
 	}
-	file_gnomon_server_v1_server_proto_msgTypes[48].OneofWrappers = []any{
+	file_gnomon_server_v1_server_proto_msgTypes[53].OneofWrappers = []any{
 		(*Order_Deploy)(nil),
+		(*Order_Describe)(nil),
+		(*Order_Receive)(nil),
+		(*Order_Move)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4158,7 +4999,7 @@ func file_gnomon_server_v1_server_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gnomon_server_v1_server_proto_rawDesc), len(file_gnomon_server_v1_server_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   75,
+			NumMessages:   89,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

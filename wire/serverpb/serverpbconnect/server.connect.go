@@ -68,6 +68,12 @@ const (
 	// ManagementServiceDeployVMProcedure is the fully-qualified name of the ManagementService's
 	// DeployVM RPC.
 	ManagementServiceDeployVMProcedure = "/gnomon.server.v1.ManagementService/DeployVM"
+	// ManagementServiceMoveVMProcedure is the fully-qualified name of the ManagementService's MoveVM
+	// RPC.
+	ManagementServiceMoveVMProcedure = "/gnomon.server.v1.ManagementService/MoveVM"
+	// ManagementServiceAdviseProcedure is the fully-qualified name of the ManagementService's Advise
+	// RPC.
+	ManagementServiceAdviseProcedure = "/gnomon.server.v1.ManagementService/Advise"
 	// ManagementServiceListAssociationsProcedure is the fully-qualified name of the ManagementService's
 	// ListAssociations RPC.
 	ManagementServiceListAssociationsProcedure = "/gnomon.server.v1.ManagementService/ListAssociations"
@@ -120,6 +126,12 @@ type ManagementServiceClient interface {
 	// DeployVM has a host define and start a VM, and returns once its shadow is
 	// associated. All is checked before anything is changed.
 	DeployVM(context.Context, *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error)
+	// MoveVM moves a VM to another host while it runs, with what its shadow
+	// learned, and returns once it is there. A host has part in one move at a time.
+	MoveVM(context.Context, *connect.Request[serverpb.MoveVMRequest]) (*connect.Response[serverpb.MoveVMResponse], error)
+	// Advise tells which VMs to move before a host is short, and why. It changes
+	// nothing.
+	Advise(context.Context, *connect.Request[serverpb.AdviseRequest]) (*connect.Response[serverpb.AdviseResponse], error)
 	// ListAssociations returns which shadow belongs to which VM, everywhere.
 	ListAssociations(context.Context, *connect.Request[serverpb.ListAssociationsRequest]) (*connect.Response[serverpb.ListAssociationsResponse], error)
 	// GetConfig returns the effective parameters at a scope, each with the scope
@@ -213,6 +225,18 @@ func NewManagementServiceClient(httpClient connect.HTTPClient, baseURL string, o
 			connect.WithSchema(managementServiceMethods.ByName("DeployVM")),
 			connect.WithClientOptions(opts...),
 		),
+		moveVM: connect.NewClient[serverpb.MoveVMRequest, serverpb.MoveVMResponse](
+			httpClient,
+			baseURL+ManagementServiceMoveVMProcedure,
+			connect.WithSchema(managementServiceMethods.ByName("MoveVM")),
+			connect.WithClientOptions(opts...),
+		),
+		advise: connect.NewClient[serverpb.AdviseRequest, serverpb.AdviseResponse](
+			httpClient,
+			baseURL+ManagementServiceAdviseProcedure,
+			connect.WithSchema(managementServiceMethods.ByName("Advise")),
+			connect.WithClientOptions(opts...),
+		),
 		listAssociations: connect.NewClient[serverpb.ListAssociationsRequest, serverpb.ListAssociationsResponse](
 			httpClient,
 			baseURL+ManagementServiceListAssociationsProcedure,
@@ -276,6 +300,8 @@ type managementServiceClient struct {
 	updateHost        *connect.Client[serverpb.UpdateHostRequest, serverpb.UpdateHostResponse]
 	deleteHost        *connect.Client[serverpb.DeleteHostRequest, serverpb.DeleteHostResponse]
 	deployVM          *connect.Client[serverpb.DeployVMRequest, serverpb.DeployVMResponse]
+	moveVM            *connect.Client[serverpb.MoveVMRequest, serverpb.MoveVMResponse]
+	advise            *connect.Client[serverpb.AdviseRequest, serverpb.AdviseResponse]
 	listAssociations  *connect.Client[serverpb.ListAssociationsRequest, serverpb.ListAssociationsResponse]
 	getConfig         *connect.Client[serverpb.GetConfigRequest, serverpb.GetConfigResponse]
 	explainConfig     *connect.Client[serverpb.ExplainConfigRequest, serverpb.ExplainConfigResponse]
@@ -334,6 +360,16 @@ func (c *managementServiceClient) DeleteHost(ctx context.Context, req *connect.R
 // DeployVM calls gnomon.server.v1.ManagementService.DeployVM.
 func (c *managementServiceClient) DeployVM(ctx context.Context, req *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error) {
 	return c.deployVM.CallUnary(ctx, req)
+}
+
+// MoveVM calls gnomon.server.v1.ManagementService.MoveVM.
+func (c *managementServiceClient) MoveVM(ctx context.Context, req *connect.Request[serverpb.MoveVMRequest]) (*connect.Response[serverpb.MoveVMResponse], error) {
+	return c.moveVM.CallUnary(ctx, req)
+}
+
+// Advise calls gnomon.server.v1.ManagementService.Advise.
+func (c *managementServiceClient) Advise(ctx context.Context, req *connect.Request[serverpb.AdviseRequest]) (*connect.Response[serverpb.AdviseResponse], error) {
+	return c.advise.CallUnary(ctx, req)
 }
 
 // ListAssociations calls gnomon.server.v1.ManagementService.ListAssociations.
@@ -396,6 +432,12 @@ type ManagementServiceHandler interface {
 	// DeployVM has a host define and start a VM, and returns once its shadow is
 	// associated. All is checked before anything is changed.
 	DeployVM(context.Context, *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error)
+	// MoveVM moves a VM to another host while it runs, with what its shadow
+	// learned, and returns once it is there. A host has part in one move at a time.
+	MoveVM(context.Context, *connect.Request[serverpb.MoveVMRequest]) (*connect.Response[serverpb.MoveVMResponse], error)
+	// Advise tells which VMs to move before a host is short, and why. It changes
+	// nothing.
+	Advise(context.Context, *connect.Request[serverpb.AdviseRequest]) (*connect.Response[serverpb.AdviseResponse], error)
 	// ListAssociations returns which shadow belongs to which VM, everywhere.
 	ListAssociations(context.Context, *connect.Request[serverpb.ListAssociationsRequest]) (*connect.Response[serverpb.ListAssociationsResponse], error)
 	// GetConfig returns the effective parameters at a scope, each with the scope
@@ -485,6 +527,18 @@ func NewManagementServiceHandler(svc ManagementServiceHandler, opts ...connect.H
 		connect.WithSchema(managementServiceMethods.ByName("DeployVM")),
 		connect.WithHandlerOptions(opts...),
 	)
+	managementServiceMoveVMHandler := connect.NewUnaryHandler(
+		ManagementServiceMoveVMProcedure,
+		svc.MoveVM,
+		connect.WithSchema(managementServiceMethods.ByName("MoveVM")),
+		connect.WithHandlerOptions(opts...),
+	)
+	managementServiceAdviseHandler := connect.NewUnaryHandler(
+		ManagementServiceAdviseProcedure,
+		svc.Advise,
+		connect.WithSchema(managementServiceMethods.ByName("Advise")),
+		connect.WithHandlerOptions(opts...),
+	)
 	managementServiceListAssociationsHandler := connect.NewUnaryHandler(
 		ManagementServiceListAssociationsProcedure,
 		svc.ListAssociations,
@@ -555,6 +609,10 @@ func NewManagementServiceHandler(svc ManagementServiceHandler, opts ...connect.H
 			managementServiceDeleteHostHandler.ServeHTTP(w, r)
 		case ManagementServiceDeployVMProcedure:
 			managementServiceDeployVMHandler.ServeHTTP(w, r)
+		case ManagementServiceMoveVMProcedure:
+			managementServiceMoveVMHandler.ServeHTTP(w, r)
+		case ManagementServiceAdviseProcedure:
+			managementServiceAdviseHandler.ServeHTTP(w, r)
 		case ManagementServiceListAssociationsProcedure:
 			managementServiceListAssociationsHandler.ServeHTTP(w, r)
 		case ManagementServiceGetConfigProcedure:
@@ -618,6 +676,14 @@ func (UnimplementedManagementServiceHandler) DeleteHost(context.Context, *connec
 
 func (UnimplementedManagementServiceHandler) DeployVM(context.Context, *connect.Request[serverpb.DeployVMRequest]) (*connect.Response[serverpb.DeployVMResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.ManagementService.DeployVM is not implemented"))
+}
+
+func (UnimplementedManagementServiceHandler) MoveVM(context.Context, *connect.Request[serverpb.MoveVMRequest]) (*connect.Response[serverpb.MoveVMResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.ManagementService.MoveVM is not implemented"))
+}
+
+func (UnimplementedManagementServiceHandler) Advise(context.Context, *connect.Request[serverpb.AdviseRequest]) (*connect.Response[serverpb.AdviseResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.ManagementService.Advise is not implemented"))
 }
 
 func (UnimplementedManagementServiceHandler) ListAssociations(context.Context, *connect.Request[serverpb.ListAssociationsRequest]) (*connect.Response[serverpb.ListAssociationsResponse], error) {

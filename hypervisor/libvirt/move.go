@@ -1,0 +1,61 @@
+package libvirt
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	lv "github.com/digitalocean/go-libvirt"
+
+	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/hypervisor"
+)
+
+var _ hypervisor.Mover = (*Driver)(nil)
+
+// abortTimeout bounds giving a move up.
+const abortTimeout = 10 * time.Second
+
+// moveFlags have the memory go through the connection of the two libvirts: no
+// further port is used, and it is as safe as that connection. A guest that writes
+// faster than it is copied is slowed down rather than never moved.
+const moveFlags = lv.MigrateLive | lv.MigratePeer2peer | lv.MigrateTunnelled | lv.MigrateAutoConverge | lv.MigrateAbortOnError
+
+// Move implements hypervisor.Mover. A VM whose definition this host keeps is kept
+// by the other from then on. Its disks have to be there, too.
+func (d *Driver) Move(ctx context.Context, id gnomon.VMID, to string) error {
+	dm, err := d.lookup(ctx, id)
+	if err != nil {
+		return err
+	}
+	// A connection of its own: a call that takes minutes takes up one of the few
+	// that a connection may have under way.
+	s, err := connect(ctx, d.opts)
+	if err != nil {
+		return err
+	}
+	defer s.drop()
+	flags := moveFlags
+	if kept, err := s.DomainIsPersistent(dm.Domain); err != nil {
+		return fmt.Errorf("move VM %s: %w", dm.Name, err)
+	} else if kept == 1 {
+		flags |= lv.MigratePersistDest | lv.MigrateUndefineSource
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.DomainMigratePerform3Params(dm.Domain, lv.OptString{to}, nil, nil, flags)
+		done <- err
+	}()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		abort, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+		defer cancel()
+		_ = do(abort, d, func(l *lv.Libvirt) error { return l.DomainAbortJob(dm.Domain) })
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("move VM %s to %s: %w", dm.Name, to, err)
+	}
+	return nil
+}
