@@ -38,12 +38,12 @@ func (l *Launcher) Machines(context.Context) ([]hypervisor.Machine, error) {
 	return out, nil
 }
 
-// EndAll ends the shadows of a run directory that no daemon works with, and
-// returns how many ran.
+// EndAll ends the shadows of a run directory that no daemon works with, and a
+// template that was being made in it. It returns how many shadows ran.
 func EndAll(ctx context.Context, runDir string) (int, error) {
 	l := &Launcher{opts: Options{RunDir: runDir}}
 	records, err := l.records()
-	errs := []error{err}
+	errs := []error{err, l.at(templateName).vacate(ctx)}
 	for _, r := range records {
 		errs = append(errs, l.clear(ctx, r.Name, r.ID))
 	}

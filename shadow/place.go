@@ -1,6 +1,7 @@
 package shadow
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,6 +42,28 @@ func (p place) socket() string  { return filepath.Join(p.dir, "agent.sock") }
 func (p place) monitor() string { return filepath.Join(p.dir, "qmp.sock") }
 func (p place) console() string { return filepath.Join(p.dir, "console.log") }
 func (p place) record() string  { return filepath.Join(p.dir, "shadow.json") }
+
+func (p place) occupant() string { return filepath.Join(p.dir, "cell") }
+
+// occupy notes which cell runs here, for whoever finds the place when this daemon
+// is no more.
+func (p place) occupy(c cell.Cell) error { return os.WriteFile(p.occupant(), []byte(c), 0o600) }
+
+// vacate ends the cell that occupies the place, if one does.
+func (p place) vacate(ctx context.Context) error {
+	b, err := os.ReadFile(p.occupant())
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(b) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := cell.Cell(b).Kill(ctx); err != nil {
+		return err
+	}
+	p.remove()
+	return nil
+}
 
 // record is what a daemon that restarts must know of a shadow.
 type record struct {

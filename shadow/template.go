@@ -26,6 +26,9 @@ const (
 	// templateRetry is the pause after a template that could not be made, or that
 	// a clone of did not work. Meanwhile shadows boot.
 	templateRetry = time.Minute
+
+	// templateName is that of its place. Shadows have longer names.
+	templateName = "template"
 )
 
 // template is a guest that was frozen as soon as its agent was ready. Nobody can
@@ -103,7 +106,10 @@ func (l *Launcher) reject(t *template) {
 
 // freeze boots a guest, waits for its agent, and keeps what it is then.
 func (l *Launcher) freeze(ctx context.Context, img appliance.Image, key string) (t *template, err error) {
-	p, err := l.place("template")
+	if err := l.at(templateName).vacate(ctx); err != nil {
+		return nil, fmt.Errorf("end what is left of an earlier template: %w", err)
+	}
+	p, err := l.place(templateName)
 	if err != nil {
 		return nil, fmt.Errorf("make template: %w", err)
 	}
@@ -114,6 +120,9 @@ func (l *Launcher) freeze(ctx context.Context, img appliance.Image, key string) 
 		}
 	}()
 	c := cell.Cell(newID())
+	if err := p.occupy(c); err != nil {
+		return nil, err
+	}
 	memory, err := l.boot(ctx, c, p, img, cell.Limits{CPU: bootCPU, Memory: guestMemory + overhead})
 	if err != nil {
 		return nil, err

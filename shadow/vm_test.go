@@ -304,6 +304,39 @@ func TestShadowOfAnEarlierDaemon(t *testing.T) {
 	}
 }
 
+// A daemon that is killed while it makes a template leaves a VM, which the next
+// one ends.
+func TestTemplateOfAnEarlierDaemon(t *testing.T) {
+	needVM(t)
+	for name, next := range map[string]func(l *Launcher) error{
+		"a daemon": func(l *Launcher) error { l.Warm(t.Context()); return nil },
+		"a demo":   func(l *Launcher) error { _, err := EndAll(t.Context(), l.opts.RunDir); return err },
+	} {
+		l := newLauncher(t)
+		p, err := l.place(templateName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := cell.Cell(newID())
+		t.Cleanup(func() { _ = left.Kill(context.Background()) })
+		if err := errors.Join(p.occupy(left), p.start(left, "/bin/sleep", []string{"1000"}, cell.Limits{CPU: 100, Memory: 64 << 20})); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := left.PID(); err != nil {
+			t.Fatal(err)
+		}
+		if err := next(l); err != nil {
+			t.Fatal(err)
+		}
+		if pid, err := left.PID(); err == nil {
+			t.Errorf("what an earlier daemon left still runs, as %d, after %s", pid, name)
+		}
+		if _, err := os.Stat(p.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its directory is left: %v", err)
+		}
+	}
+}
+
 // A template that does not work is told, and costs a shadow its quick start only.
 func TestBrokenTemplate(t *testing.T) {
 	l := newLauncher(t)
