@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"testing"
 	"time"
 
@@ -121,9 +122,14 @@ func FuzzStep(f *testing.F) {
 	})
 }
 
-// BenchmarkStep is one sample with its proposal, on a host of 100 VMs.
+// BenchmarkStep is one sample with its proposal, by the number of VMs.
 func BenchmarkStep(bench *testing.B) {
-	const vms = 100
+	for _, vms := range []int{1, 10, 50, 200} {
+		bench.Run(fmt.Sprint(vms), func(bench *testing.B) { benchmarkStep(bench, vms) })
+	}
+}
+
+func benchmarkStep(bench *testing.B, vms int) {
 	b := broker.New(broker.Options{})
 	all := gnomon.SetOf(gnomon.CPU, gnomon.Memory, gnomon.Disk, gnomon.Network)
 	level := gnomon.Resources{500, 512 << 20, 5e6, 5e6}
@@ -144,8 +150,8 @@ func BenchmarkStep(bench *testing.B) {
 	now, n := epoch, uint64(0)
 	for bench.Loop() {
 		n++
-		now = now.Add(time.Second / vms)
-		id := ids[n%vms]
+		now = now.Add(time.Second / time.Duration(vms))
+		id := ids[n%uint64(vms)]
 		v, _ := b.View(id)
 		used, allocated := level, gnomon.Resources{}
 		p := gnomon.Proposal{VM: id, Session: 1, Seq: n, At: now}

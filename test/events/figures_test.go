@@ -27,8 +27,8 @@ func TestFigures(t *testing.T) {
 }
 
 // latency measures from when an idle VM is told to compute until the broker
-// knows, and until the answer of the agent is back, which bounds the time until
-// the agent knows.
+// knows, and from then until the limit is raised, and until the answer of the
+// agent is back, which bounds the time until the agent knows.
 func latency(t *testing.T) {
 	runs := 60
 	if n, err := strconv.Atoi(os.Getenv("GNOMON_BENCH_RUNS")); err == nil {
@@ -41,33 +41,43 @@ func latency(t *testing.T) {
 		told = append(told, r.compute(t, 60*time.Millisecond))
 	}
 	r.down(t)
-	broker, agent := delays(r.recorded(t), told)
-	t.Logf("%d runs; of these %d told urgently, %d answered", runs, len(broker), len(agent))
-	report(t, "told to compute → urgent sample at the broker", broker)
-	report(t, "told to compute → answer of the agent back at the host", agent)
+	d := delays(r.recorded(t), told)
+	t.Logf("%d runs; of these %d told urgently, %d limited anew, %d answered", runs, len(d.broker), len(d.limit), len(d.agent))
+	report(t, "told to compute → urgent sample at the broker", d.broker)
+	report(t, "urgent sample at the broker → new limit in force", d.limit)
+	report(t, "urgent sample at the broker → answer of the agent back", d.agent)
 }
 
-// delays finds, for each time that the VM was told to compute, how long after
-// it the first urgent sample came, and the agent's answer to it.
-func delays(events []gnomon.Event, told []time.Time) (broker, agent []time.Duration) {
+// stages are how long each stage of serving an onset took, over many runs.
+type stages struct{ broker, limit, agent []time.Duration }
+
+// delays finds, for each time that the VM was told to compute, the first urgent
+// sample after it, and what followed from that.
+func delays(events []gnomon.Event, told []time.Time) (out stages) {
 	for i, begun := range told {
 		end := begun.Add(time.Second)
 		if i+1 < len(told) && told[i+1].Before(end) {
 			end = told[i+1]
 		}
-		var sample time.Time
+		var at, sample time.Time
+		limited := false
 		for _, e := range events {
 			switch {
 			case e.At.Before(begun) || e.At.After(end):
-			case sample.IsZero() && e.Sampled != nil && e.Sampled.Urgent:
-				sample = e.Sampled.At
-				broker = append(broker, e.At.Sub(begun))
-			case !sample.IsZero() && e.Proposed != nil && e.Proposed.At.Equal(sample):
-				agent = append(agent, e.At.Sub(begun))
+			case at.IsZero():
+				if e.Sampled != nil && e.Sampled.Urgent {
+					at, sample = e.At, e.Sampled.At
+					out.broker = append(out.broker, at.Sub(begun))
+				}
+			case e.Proposed != nil && e.Proposed.At.Equal(sample):
+				out.agent = append(out.agent, e.At.Sub(at))
+			case e.Applied != nil && e.Applied.Resource == gnomon.CPU && !limited:
+				limited = true
+				out.limit = append(out.limit, e.At.Sub(at))
 			}
 		}
 	}
-	return broker, agent
+	return out
 }
 
 func report(t *testing.T, what string, took []time.Duration) {
