@@ -38,10 +38,10 @@ func conforms(t *testing.T, s Source, v *vcpu) {
 	if o.VM != id || o.Resource != gnomon.CPU || o.Cause != Throttled && o.Cause != Queued {
 		t.Errorf("onset = %+v, want one of %s's CPU", o, id)
 	}
-	if o.Interval < leastPast || o.Run+o.Wait < o.Interval/4 || o.Run+o.Wait > o.Interval {
-		t.Errorf("onset's recent past: ran %v and waited %v of %v, want at least %v and a quarter to all of it", o.Run, o.Wait, o.Interval, leastPast)
+	if o.Interval < leastPast || o.Run+o.Wait <= 0 || o.Run+o.Wait > o.Interval {
+		t.Errorf("onset's recent past: ran %v and waited %v of %v, want something to all of at least %v", o.Run, o.Wait, o.Interval, leastPast)
 	}
-	if age := time.Since(o.At); age < 0 || age > 5*time.Second {
+	if age := time.Since(o.At); age < 0 || age > time.Minute {
 		t.Errorf("onset is %v old", age)
 	}
 
@@ -94,8 +94,8 @@ func await(t *testing.T, s Source, began uint64) Onset {
 		t.Logf("%s: %v after demand began: %s, ran %v, waited %v of %v", s.Name(),
 			since(monotonic(), began).Round(10*time.Microsecond), o.Cause, o.Run, o.Wait, o.Interval)
 		return o
-	case <-time.After(5 * time.Second):
-		t.Fatal("no onset within 5 s")
+	case <-time.After(time.Minute):
+		t.Fatal("no onset within a minute")
 		panic("unreachable")
 	}
 }

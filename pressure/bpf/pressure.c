@@ -183,10 +183,9 @@ static __always_inline void faulted(struct task_struct *p, struct thread *t, __u
 
 static __always_inline void left(struct task_struct *p, struct thread *t, bool preempted, __u64 now)
 {
-	bool known = t->at != 0;
 	t->run = p->se.sum_exec_runtime;
 	t->wait = p->sched_info.run_delay;
-	if (!known) {
+	if (!t->at) { // it is seen for the first time
 		t->older = t->newer = (struct mark){.at = now, .run = t->run, .wait = t->wait};
 		t->minor = p->min_flt;
 		t->major = p->maj_flt;
@@ -194,7 +193,7 @@ static __always_inline void left(struct task_struct *p, struct thread *t, bool p
 	t->state = preempted || p->__state == 0 ? WAITING : ASLEEP;
 	t->at = now;
 	faulted(p, t, now);
-	if (t->state == WAITING && known && throttled(p))
+	if (t->state == WAITING && throttled(p))
 		tell(t->vm, CPU, THROTTLED, now, t, p->pid);
 	rotate(t, now);
 }
