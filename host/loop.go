@@ -96,7 +96,9 @@ func (d *Daemon) step(e gnomon.Event) broker.Ready {
 			d.metrics.recorderErrors.Inc()
 		}
 	}
+	began := time.Now()
 	ready := d.broker.Step(e)
+	d.metrics.stepSeconds.Observe(time.Since(began).Seconds())
 	if ready.Err != nil {
 		d.metrics.brokenPromises.Inc()
 		d.log.Error("the ledger broke a promise; this is a bug", "err", ready.Err)

@@ -7,6 +7,7 @@ type metrics struct {
 	decisions      *prometheus.CounterVec
 	applySeconds   *prometheus.HistogramVec
 	readSeconds    prometheus.Histogram
+	stepSeconds    prometheus.Histogram
 	recorderErrors prometheus.Counter
 	brokenPromises prometheus.Counter
 	agentErrors    *prometheus.CounterVec
@@ -17,6 +18,9 @@ type metrics struct {
 }
 
 var latencyBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}
+
+// decisionBuckets are of what takes no I/O.
+var decisionBuckets = []float64{.00001, .00002, .00005, .0001, .0002, .0005, .001, .002, .005, .01, .02, .05}
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
@@ -30,6 +34,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		readSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "gnomon_host_read_seconds", Help: "Time to read the counters of all VMs due.",
 			Buckets: latencyBuckets,
+		}),
+		stepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "gnomon_host_step_seconds", Help: "Time that the broker took to decide what follows from one event.",
+			Buckets: decisionBuckets,
 		}),
 		recorderErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gnomon_host_recorder_errors_total", Help: "Events that the flight recorder could not keep.",
@@ -56,7 +64,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"resource"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.decisions, m.applySeconds, m.readSeconds, m.recorderErrors, m.brokenPromises,
+		reg.MustRegister(m.decisions, m.applySeconds, m.readSeconds, m.stepSeconds, m.recorderErrors, m.brokenPromises,
 			m.agentErrors, m.shadowStarts, m.answerSeconds, m.onsets, m.urgentSeconds)
 	}
 	return m
