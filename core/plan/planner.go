@@ -277,9 +277,7 @@ func (p *Planner) want(r gnomon.Resource, o Observation) gnomon.Want {
 	} else if o.Urgent {
 		// The forecast is from before; what is demanded now is the least of the
 		// next step. The host serves that at once, so it need not be asked for.
-		for q := range next.values {
-			next.values[q] = max(next.values[q], float64(o.Demand[r]))
-		}
+		next.atLeast(float64(o.Demand[r]))
 		enough, _ = l.size(next, then, p.settings)
 		enough = max(enough, float64(o.Demand[r])*(1+beyond))
 	}

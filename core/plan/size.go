@@ -37,6 +37,9 @@ const (
 type outlook struct {
 	levels  []float64
 	values  []float64 // the forecast's quantiles
+	tail    float64   // by how much the quantile rises when the part above it falls by e
+	top     float64   // logarithm of the highest of them
+	seen    float64   // likewise of what was seen or is forecast at most
 	past    *summary
 	part    float64 // probability that it is as in the past
 	unseen  float64 // probability
@@ -97,12 +100,11 @@ func (o *outlook) forecast(amount float64) (surplus, short float64) {
 		surplus += (o.levels[i] - level) * (amount - (low+v)/2)
 		low, level = v, o.levels[i]
 	}
-	scale := o.tail()
-	if scale <= 0 {
+	if o.tail <= 0 {
 		return surplus + (1-level)*(amount-o.values[n]), 0
 	}
-	short = (1 - level) * math.Exp(-(amount-o.values[n])/scale)
-	return surplus + (1-level)*(amount-o.values[n]-scale) + short*scale, short
+	short = (1 - level) * math.Exp(-(amount-o.values[n])/o.tail)
+	return surplus + (1-level)*(amount-o.values[n]-o.tail) + short*o.tail, short
 }
 
 // learned returns part after what demand turned out to be: moved towards the
@@ -122,24 +124,32 @@ func (o *outlook) learned(demand float64) float64 {
 	return max(leastPart, min(part, mostPart))
 }
 
-// tail is by how much the quantile rises when the part above it falls by e.
-func (o *outlook) tail() float64 {
+// shape draws what lies beyond the highest quantile.
+func (o *outlook) shape() {
 	n := len(o.values) - 1
-	return max(0, (o.values[n]-o.values[n-1])/math.Log((1-o.levels[n-1])/(1-o.levels[n])))
+	o.top = math.Log(max(o.values[n], 1))
+	o.seen = max(o.top, math.Log(max(o.past.highest, 1)))
+	o.tail = max(0, (o.values[n]-o.values[n-1])/math.Log((1-o.levels[n-1])/(1-o.levels[n])))
+}
+
+// atLeast has demand be no less than an amount.
+func (o *outlook) atLeast(amount float64) {
+	for q := range o.values {
+		o.values[q] = max(o.values[q], amount)
+	}
+	o.shape()
 }
 
 // surprise is the part of what was never seen that exceeds an amount.
 func (o *outlook) surprise(amount float64) float64 {
-	top := o.values[len(o.values)-1]
-	seen := max(top, o.past.highest, 1)
+	log := math.Log(max(amount, 1))
 	switch {
-	case amount <= top:
+	case log <= o.top:
 		return 1
-	case amount <= seen:
-		low := max(top, 1)
-		return 1 - 0.5*math.Log(amount/low)/math.Log(seen/low)
+	case log <= o.seen:
+		return 1 - 0.5*(log-o.top)/(o.seen-o.top)
 	}
-	return 0.5 * math.Exp(-math.Log(amount/seen)/o.past.spread)
+	return 0.5 * math.Exp((o.seen-log)/o.past.spread)
 }
 
 // size returns the amount at which more would cost more than the shortage it
@@ -165,9 +175,9 @@ func size(next, then *outlook, share, scale, price float64) (amount, short float
 			try(v * (1 + beyond))
 			try(v * (1 + 5*beyond))
 		}
-		top, scale := o.values[len(o.values)-1], o.tail()
-		for k := 1; k < tails && scale > 0; k++ {
-			try(top*(1+beyond) + scale*0.7*float64(k))
+		top := o.values[len(o.values)-1]
+		for k := 1; k < tails && o.tail > 0; k++ {
+			try(top*(1+beyond) + o.tail*0.7*float64(k))
 		}
 	}
 	for i := bucketOf(next.values[0]); i < pastBuckets; i++ {
@@ -193,5 +203,7 @@ func (l *lane) outlooks(f forecast.Forecast, ceiling float64) (next, then *outlo
 		unseen: unseenPart / (l.past.samples + 1), ceiling: ceiling}
 	after := *next
 	after.values = f.Quantiles[min(1, len(f.Quantiles)-1)]
+	next.shape()
+	after.shape()
 	return next, &after
 }

@@ -14,6 +14,7 @@ func exponential(offset, mean, ceiling float64) *outlook {
 	for _, level := range levels {
 		o.values = append(o.values, offset-mean*math.Log(1-level))
 	}
+	o.shape()
 	return o
 }
 
@@ -72,6 +73,7 @@ func TestSizeProperties(t *testing.T) {
 			o.values = append(o.values, v)
 			v += value.Draw(t, "rise")
 		}
+		o.shape()
 		scale := 1 + value.Draw(t, "scale")
 		price := rapid.Float64Range(config.MinShortagePrice, config.MaxShortagePrice).Draw(t, "price")
 		a, short := size(o, o, 0.1, scale, price)
