@@ -70,6 +70,9 @@ type Launcher struct {
 
 	making chan struct{} // held by who makes a template
 
+	life context.Context // ends with Close
+	end  context.CancelFunc
+
 	mu       sync.Mutex
 	template *template
 	broken   time.Time // when a template last did not work
@@ -129,6 +132,7 @@ func NewLauncher(opts Options) (*Launcher, error) {
 		slots:  make(chan struct{}, runtime.NumCPU()),
 		making: make(chan struct{}, 1),
 	}
+	l.life, l.end = context.WithCancel(context.Background())
 	if n := len(l.Socket(strings.Repeat("x", maxName))); n > maxSocketPath {
 		return nil, fmt.Errorf("prepare shadows: %s is %d bytes too long for the sockets in it", opts.RunDir, n-maxSocketPath)
 	}
@@ -146,10 +150,18 @@ func NewLauncher(opts Options) (*Launcher, error) {
 	return l, nil
 }
 
+// Close ends the making of a template and waits until nothing is left of it.
+// Shadows live on; none is cloned any more.
+func (l *Launcher) Close() {
+	l.end()
+	l.making <- struct{}{}
+	<-l.making
+}
+
 // Warm makes the template, so that the first shadow need not wait for it. That
 // it fails is logged.
 func (l *Launcher) Warm(ctx context.Context) {
-	if _, err := l.current(ctx); err != nil {
+	if _, err := l.current(ctx); err != nil && l.life.Err() == nil {
 		l.opts.Log.Warn("no template of shadows", "err", err)
 	}
 }

@@ -78,10 +78,12 @@ func (l *Launcher) current(ctx context.Context) (*template, error) {
 		return t, nil
 	case broken:
 		return nil, errors.New("the last one did not work")
+	case l.life.Err() != nil:
+		return nil, errors.New("the launcher is closed")
 	}
 	began := time.Now()
 	// Others wait for it too: it does not end with who asked first.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), templateTimeout)
+	ctx, cancel := context.WithTimeout(l.life, templateTimeout)
 	defer cancel()
 	if t, err = l.freeze(ctx, img, key); err != nil {
 		l.reject(nil)

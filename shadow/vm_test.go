@@ -352,6 +352,34 @@ func TestBrokenTemplate(t *testing.T) {
 	dial(t, m.Socket)
 }
 
+// A daemon that ends while its template boots leaves nothing of it behind.
+func TestCloseEndsTheMakingOfATemplate(t *testing.T) {
+	l := newLauncher(t)
+	warmed := make(chan struct{})
+	go func() {
+		defer close(warmed)
+		l.Warm(context.Background())
+	}()
+	begun := filepath.Join(l.opts.RunDir, "template", "qmp.sock")
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for _, err := os.Stat(begun); err != nil; _, err = os.Stat(begun) {
+		select {
+		case <-tick.C:
+		case <-warmed:
+			t.Fatal("no template was begun")
+		}
+	}
+	l.Close()
+	if left, err := os.ReadDir(l.opts.RunDir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	<-warmed
+	if l.template != nil {
+		t.Error("a template was made all the same")
+	}
+}
+
 // The same agent as a process speaks the same protocol.
 func TestShadowProcess(t *testing.T) {
 	l := newLauncher(t)

@@ -140,6 +140,9 @@ type hostParts struct {
 }
 
 func (p *hostParts) close() {
+	if p.launcher != nil {
+		p.launcher.Close()
+	}
 	if p.driver != nil {
 		p.driver.Close()
 	}
