@@ -1,0 +1,78 @@
+package events
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gnomon-vm/gnomon/appliance"
+)
+
+// Whatever this host has, all works on one with cgroup v2: the tests of what is
+// told by control groups and of what is confined by them pass in a guest that
+// has it.
+func TestUnifiedControlGroups(t *testing.T) {
+	if os.Getenv("GNOMON_TEST_VM") == "" {
+		t.Skip("boots a guest; GNOMON_TEST_VM=1 runs it")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	init, files := filepath.Join(dir, "init"), tools(t, "cat", "cut", "grep", "prlimit", "setpriv", "sh", "sleep", "tail", "true")
+	command(t, exec.Command("go", "build", "-o", init, "./testdata/unified"))
+	for name, folder := range map[string]string{"pressure": "../../pressure", "cell": "../../shadow/cell"} {
+		path := filepath.Join(dir, name)
+		command(t, exec.Command("go", "test", "-c", "-o", path, folder))
+		files["tests/"+name] = path
+	}
+	files["etc/shadow"] = filepath.Join(dir, "secret")
+	if err := os.WriteFile(files["etc/shadow"], nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tree, err := appliance.FetchKernel(t.Context(), filepath.Join(root, "build", "kernel"), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := appliance.Build(t.Context(), appliance.Options{
+		KernelTree: tree, Init: init, Modules: []string{"veth"}, Files: files, Out: filepath.Join(dir, "guest")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+		"-machine", "q35,accel=tcg", "-smp", "2", "-m", "512", "-kernel", img.KernelPath(), "-initrd", img.InitrdPath(),
+		"-append", "console=ttyS0 quiet panic=-1").CombinedOutput()
+	said := string(out)
+	t.Log(said)
+	if err != nil || !strings.Contains(said, "tests ended: <nil>") || strings.Contains(said, "--- SKIP") {
+		t.Errorf("the guest ended with %v: its tests did not all pass", err)
+	}
+}
+
+var library = regexp.MustCompile(`/\S+`)
+
+// tools returns where in a guest programs of this host have to be, with the
+// libraries they need, and where they are here.
+func tools(t *testing.T, names ...string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, name := range names {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files["bin/"+name] = path
+		for _, needed := range library.FindAllString(command(t, exec.Command("ldd", path)), -1) {
+			files[needed[1:]] = needed
+		}
+	}
+	return files
+}
