@@ -178,6 +178,7 @@ func TestNetworkAtItsLimit(t *testing.T) {
 	send(200)
 	awaitOf(t, s, gnomon.Network, Rate)
 	s.Draw(watched, Lines{})
+	drain(s)
 	send(200)
 	noneOf(t, s, gnomon.Network, "an interface without a limit")
 }
