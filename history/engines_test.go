@@ -42,25 +42,44 @@ func startEmbedded(t *testing.T) *history.Client {
 
 func startPrometheus(t *testing.T) *history.Client {
 	t.Helper()
-	dir := t.TempDir()
+	start, url := prometheusIn(t, t.TempDir())
+	start(t)
+	return connect(t, url, nil)
+}
+
+// prometheusIn returns what starts Prometheus on a directory, and where it is then.
+func prometheusIn(t *testing.T, dir string) (start func(*testing.T) *process, url string) {
+	t.Helper()
 	conf := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(conf, []byte("storage:\n  tsdb:\n    out_of_order_time_window: 10m\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	addr := freeAddress(t)
-	startProcess(t, "http://"+addr+"/-/ready", "prometheus",
-		"--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+addr, "--web.enable-remote-write-receiver")
-	return connect(t, "http://"+addr, nil)
+	return func(t *testing.T) *process {
+		t.Helper()
+		return startProcess(t, "http://"+addr+"/-/ready", "prometheus",
+			"--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+			"--web.listen-address="+addr, "--web.enable-remote-write-receiver")
+	}, "http://" + addr
 }
 
 func startVictoriaMetrics(t *testing.T) *history.Client {
 	t.Helper()
+	start, url := victoriaMetricsIn(t, t.TempDir())
+	start(t)
+	return connect(t, url, flushing{})
+}
+
+// victoriaMetricsIn is likewise for VictoriaMetrics.
+func victoriaMetricsIn(t *testing.T, dir string) (start func(*testing.T) *process, url string) {
+	t.Helper()
 	addr := freeAddress(t)
-	startProcess(t, "http://"+addr+"/health", "victoria-metrics",
-		"-storageDataPath="+t.TempDir(), "-httpListenAddr="+addr,
-		"-search.latencyOffset=0", "-dedup.minScrapeInterval=1ms", "-memory.allowedBytes=64MiB")
-	return connect(t, "http://"+addr, flushing{})
+	return func(t *testing.T) *process {
+		t.Helper()
+		return startProcess(t, "http://"+addr+"/health", "victoria-metrics",
+			"-storageDataPath="+dir, "-httpListenAddr="+addr,
+			"-search.latencyOffset=0", "-dedup.minScrapeInterval=1ms", "-memory.allowedBytes=64MiB")
+	}, "http://" + addr
 }
 
 // flushing has VictoriaMetrics show at once what was written; by itself it
@@ -86,9 +105,18 @@ func connect(t *testing.T, url string, transport http.RoundTripper) *history.Cli
 	return c
 }
 
-// startProcess runs an external engine until the test ends, and waits until it
-// is ready.
-func startProcess(t *testing.T, ready, name string, args ...string) {
+// process is an external engine that runs.
+type process struct{ cmd *exec.Cmd }
+
+// stop ends it in order.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
+}
+
+// startProcess runs an external engine, until the test ends at the latest, and
+// waits until it is ready.
+func startProcess(t *testing.T, ready, name string, args ...string) *process {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -124,6 +152,7 @@ func startProcess(t *testing.T, ready, name string, args ...string) {
 		res.Body.Close()
 		return res.StatusCode == http.StatusOK
 	})
+	return &process{cmd}
 }
 
 func freeAddress(t *testing.T) string {
@@ -139,7 +168,7 @@ func freeAddress(t *testing.T) string {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
