@@ -144,7 +144,7 @@ func (w *wholeTest) daemonAway(t *testing.T) {
 
 // tookBack is how much, in MiB, a guest that is short of memory may have taken
 // back from its balloon by itself.
-const tookBack = 64
+const tookBack = 128
 
 // awaitOwnLimits waits until a has the limits it had before gnomon. Memory that
 // the guest uses comes back when it is done with it.
