@@ -66,7 +66,7 @@ func addDaemonFlags(cmd *cobra.Command) *daemonFlags {
 	fl.StringVar(&f.runDir, "run-dir", "/run/gnomon", "sockets")
 	fl.StringVar(&f.socket, "socket", "", "Unix socket of the host API (default RUN-DIR/host.sock)")
 	fl.StringVar(&f.record, "record", "", "folder to record all events in, for \"gnomon replay\"")
-	fl.StringVar(&f.pressure, "pressure", noPressure, "how a VM's shortage is noticed ahead of its next sample: off, auto (the best this host allows), ebpf, perf or sampling")
+	fl.StringVar(&f.pressure, "pressure", pressure.Auto, "how a VM's shortage is noticed ahead of its next sample: off, auto (the best this host allows), ebpf, perf or sampling")
 	fl.StringVar(&f.migration, "migration-uri", "", "where other hosts' libvirt reaches this one's, such as qemu+tls://node1/system, for VMs to be moved here (default: none are)")
 	fl.StringVar(&f.buffer, "history-buffer", "1GiB", "how much of the history is kept on disk, in STATE-DIR/history, while the database is away")
 	fl.DurationVar(&f.grace, "guard-grace", 10*time.Second, "how long after the daemon's death its VMs get their own limits back, unless it returns; 0 for no guard")
