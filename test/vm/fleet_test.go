@@ -307,7 +307,7 @@ func (f *fleetTest) relieve(t *testing.T) {
 	if out := f.must(t, "advise"); !strings.Contains(out, "nothing to move") {
 		t.Errorf("advice without need: %s", out)
 	}
-	f.must(t, "config", "set", "capacity=memory=350MiB", "--host", f.at.name)
+	f.must(t, "config", "set", "capacity=memory=300MiB", "--host", f.at.name)
 	var advice adviceView
 	within(t, settle, "the move is advised", func() error {
 		advice = decode[adviceView](t, f.must(t, "advise", "-o", "json"))
@@ -406,6 +406,9 @@ func (f *fleetTest) takeBack(t *testing.T) {
 }
 
 func (f *fleetTest) stop(t *testing.T) {
+	if len(f.at.shadowProcesses()) == 0 {
+		t.Errorf("no process of a shadow is found on %s", f.at.name)
+	}
 	for _, p := range f.daemons {
 		p.stop(t)
 	}
@@ -413,7 +416,7 @@ func (f *fleetTest) stop(t *testing.T) {
 		t.Errorf("the VM is %s", state)
 	}
 	for _, h := range f.nodes {
-		if left := shadowsIn(h.dir); len(left) > 0 {
+		if left := h.shadowProcesses(); len(left) > 0 {
 			t.Errorf("on %s shadows are left: %v", h.name, left)
 		}
 	}

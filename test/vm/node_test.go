@@ -184,10 +184,43 @@ func sweepNodes(of func(name string) bool) {
 	}
 }
 
+// processesOf returns what is in a control group and those below it.
+func processesOf(dir string) (pids []int) {
+	out, _ := exec.Command("find", dir, "-name", "cgroup.procs").Output()
+	for path := range strings.Lines(string(out)) {
+		text, _ := os.ReadFile(strings.TrimSpace(path))
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// shadowProcesses returns the names of the shadows whose processes run on the node.
+func (h *node) shadowProcesses() (names []string) {
+	dirs, _ := groupsOf(fmt.Sprintf("%s-%s", mine, h.name))
+	for _, dir := range dirs {
+		for _, pid := range processesOf(dir) {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			for arg := range strings.SplitSeq(string(text), "\x00") {
+				if strings.HasPrefix(arg, "gnomon-shadow-") {
+					names = append(names, arg)
+				}
+			}
+		}
+	}
+	return names
+}
+
 // removeGroups removes a control group with those below it, the deepest first.
 // What is in them has just been killed, and may take a moment to go.
 func removeGroups(dir string) {
 	out, _ := exec.Command("find", dir, "-depth", "-type", "d").Output()
+	for _, pid := range processesOf(dir) { // shadows are in networks of their own
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	for group := range strings.Lines(string(out)) {
 		for range 100 {
 			if err := os.Remove(strings.TrimSpace(group)); err == nil || os.IsNotExist(err) {
