@@ -132,7 +132,7 @@ func (m *analog) search(s *series) {
 	ageWeight := ageWeight * s.duo
 	worst := math.Inf(1)
 	newest := s.buf[now-lags+1:]
-	for i := lags; i < n-1; i++ {
+	for i := n - 2; i >= lags; i-- { // what is near in time is likely to be alike
 		x := s.buf[i] - newest[lags-1]
 		a := float64(m.age[i] - m.age[now])
 		d := unit*x*x + ageWeight*a*a
