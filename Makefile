@@ -91,6 +91,11 @@ test: ## Every test, those on real VMs too, with all the set-up they need (as ro
 test-hosts: setup appliance ## Three hosts with a libvirt each on this machine: partitions, moves (as root; two minutes)
 	@GNOMON_TEST_VM=1 GNOMON_TEST_HOSTS=1 go test -count=1 -timeout 15m -run '^TestSeveralHosts$$' -v ./test/vm
 
+.PHONY: test-unified
+test-unified: ## What needs control groups, in a guest that has cgroup v2 (as root; two minutes)
+	@scripts/setup.sh test
+	@GNOMON_TEST_UNIFIED=1 go test -count=1 -timeout 15m -run '^TestUnifiedControlGroups$$' -v ./test/events
+
 .PHONY: test-unit
 test-unit: ## The tests that need neither root nor libvirt
 	@echo "test: packages without VMs"

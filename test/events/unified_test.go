@@ -15,10 +15,11 @@ import (
 
 // Whatever this host has, all works on one with cgroup v2: the tests of what is
 // told by control groups and of what is confined by them pass in a guest that
-// has it.
+// has it. Not part of make test: an emulated guest of two CPUs locked up once while
+// the kernel changed its own code, so that they take turns here.
 func TestUnifiedControlGroups(t *testing.T) {
-	if os.Getenv("GNOMON_TEST_VM") == "" {
-		t.Skip("boots a guest; GNOMON_TEST_VM=1 runs it")
+	if os.Getenv("GNOMON_TEST_UNIFIED") == "" {
+		t.Skip("boots a guest, for minutes; GNOMON_TEST_UNIFIED=1, or make test-unified, runs it")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -48,7 +49,7 @@ func TestUnifiedControlGroups(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
-		"-machine", "q35,accel=tcg", "-smp", "2", "-m", "512", "-kernel", img.KernelPath(), "-initrd", img.InitrdPath(),
+		"-machine", "q35", "-accel", "tcg,thread=single", "-smp", "2", "-m", "512", "-kernel", img.KernelPath(), "-initrd", img.InitrdPath(),
 		"-append", "console=ttyS0 quiet panic=-1").CombinedOutput()
 	said := string(out)
 	t.Log(said)
