@@ -92,7 +92,7 @@ test-hosts: setup appliance ## Three hosts with a libvirt each on this machine: 
 	@GNOMON_TEST_VM=1 GNOMON_TEST_HOSTS=1 go test -count=1 -timeout 15m -run '^TestSeveralHosts$$' -v ./test/vm
 
 .PHONY: test-unified
-test-unified: ## What needs control groups, in a guest that has cgroup v2 (as root; two minutes)
+test-unified: ## What needs control groups, in a guest that has cgroup v2 (as root; half a minute)
 	@scripts/setup.sh test
 	@GNOMON_TEST_UNIFIED=1 go test -count=1 -timeout 15m -run '^TestUnifiedControlGroups$$' -v ./test/events
 
