@@ -11,7 +11,6 @@ import (
 
 	"connectrpc.com/connect"
 	ids "github.com/google/uuid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/core/placement"
@@ -88,13 +87,7 @@ func newDeployment(m *serverpb.DeployVMRequest) (deployment, error) {
 	if err := domainxml.CheckName(d.name); err != nil {
 		return d, refuseDefinition(err)
 	}
-	bare := proto.CloneOf(m)
-	bare.RequestId = ""
-	d.digest = requestDigest(bare)
-	d.id = rand.Text()
-	if m.GetRequestId() != "" {
-		d.id = requestDigest(&serverpb.DeployVMRequest{RequestId: m.GetRequestId()})[:32]
-	}
+	d.id, d.digest = identify(m)
 	return d, nil
 }
 

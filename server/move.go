@@ -3,11 +3,9 @@ package server
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/gnomon-vm/gnomon/wire/serverpb"
 )
@@ -30,20 +28,15 @@ func (s *Server) MoveVM(ctx context.Context, req *connect.Request[serverpb.MoveV
 	if err := checkText("advice", m.GetAdvice(), true); err != nil {
 		return nil, err
 	}
-	id := rand.Text()
-	if m.GetRequestId() != "" {
-		id = requestDigest(&serverpb.MoveVMRequest{RequestId: m.GetRequestId()})[:32]
-	}
-	bare := proto.CloneOf(m)
-	bare.RequestId = ""
-	order := &serverpb.OrderRecord{Request: requestDigest(bare), Order: &serverpb.Order{Id: id}}
+	id, request := identify(m)
+	order := &serverpb.OrderRecord{Request: request, Order: &serverpb.Order{Id: id}}
 	var before *serverpb.OrderRecord
 	var move *serverpb.Move
 	var since int64
 	err := s.read(ctx, func(v *view) (err error) {
 		since = v.revision
 		if before = v.orders[id]; before != nil && before.GetOutcome().GetError() == "" {
-			return checkSame(before, order.GetRequest())
+			return checkSame(before, request)
 		}
 		before = nil
 		order.Host, move, err = v.move(m)

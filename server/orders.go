@@ -70,8 +70,27 @@ func (v *view) ordersFor(host string) []*serverpb.Order {
 	return orders
 }
 
-// requestDigest names a request but for its own id.
-func requestDigest(m proto.Message) string {
+// identify returns the id of the order that a request is for, the same whenever it
+// is made again under its request_id, and what else it says, for checkSame.
+func identify(m requested) (id, request string) {
+	field := m.ProtoReflect().Descriptor().Fields().ByName("request_id")
+	rest := proto.Clone(m)
+	rest.ProtoReflect().Clear(field)
+	if m.GetRequestId() == "" {
+		return rand.Text(), digest(rest)
+	}
+	only := m.ProtoReflect().New()
+	only.Set(field, m.ProtoReflect().Get(field))
+	return digest(only.Interface())[:32], digest(rest)
+}
+
+// requested is a request that may have an id.
+type requested interface {
+	proto.Message
+	GetRequestId() string
+}
+
+func digest(m proto.Message) string {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return "" // plain fields
