@@ -76,10 +76,10 @@ func (o *outlook) at(amount float64) (surplus, short float64) {
 func (o *outlook) anyway(amount float64) (surplus, short float64) {
 	surplus, short = o.forecast(amount)
 	before, exceeded := o.past.at(amount)
-	if amount >= o.ceiling {
-		return surplus*(1-o.part) + before*o.part, 0
-	}
 	surplus = surplus*(1-o.part) + before*o.part
+	if amount >= o.ceiling {
+		return surplus, 0
+	}
 	short = short*(1-o.part) + exceeded*o.part
 	return surplus, short*(1-o.unseen) + o.unseen*o.surprise(amount)
 }
