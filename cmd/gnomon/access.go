@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/gnomon-vm/gnomon/wire/serverpb"
 	"github.com/gnomon-vm/gnomon/wire/serverpb/serverpbconnect"
@@ -49,14 +51,22 @@ func joinTokenCreateCommand(server *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printProto(cmd.OutOrStdout(), r.Msg)
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), r.Msg.GetToken())
-			return err
+			return printSecret(cmd.OutOrStdout(), r.Msg, asJSON)
 		})
 	}
 	return cmd
+}
+
+// printSecret prints a token that was made, by itself unless as JSON.
+func printSecret(w io.Writer, m interface {
+	proto.Message
+	GetToken() string
+}, asJSON bool) error {
+	if asJSON {
+		return printProto(w, m)
+	}
+	_, err := fmt.Fprintln(w, m.GetToken())
+	return err
 }
 
 func joinTokenListCommand(server *string) *cobra.Command {
@@ -175,11 +185,7 @@ func accessCreateCommand(server *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printProto(cmd.OutOrStdout(), r.Msg)
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), r.Msg.GetToken())
-			return err
+			return printSecret(cmd.OutOrStdout(), r.Msg, asJSON)
 		})
 	}
 	return cmd
