@@ -190,6 +190,7 @@ func (d *Daemon) takeIn(m hypervisor.Machine) {
 // its definition allows.
 func allocationOf(m hypervisor.Machine) gnomon.Resources {
 	a := gnomon.Resources(m.Original)
+	a[gnomon.Memory] = m.Memory
 	for r := range gnomon.AllResources() {
 		if a[r] == hypervisor.Unlimited && m.Max[r] > 0 {
 			a[r] = m.Max[r]

@@ -73,6 +73,18 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+func TestAllocationWhenFound(t *testing.T) {
+	m := hypervisor.Machine{
+		Max:      gnomon.Resources{gnomon.CPU: 4000, gnomon.Memory: 8 << 30},
+		Memory:   8 << 30, // its balloon does not work yet
+		Original: hypervisor.Limits{hypervisor.Unlimited, 2 << 30, 5, hypervisor.Unlimited},
+	}
+	want := gnomon.Resources{4000, 8 << 30, 5, hypervisor.Unlimited}
+	if got := allocationOf(m); got != want {
+		t.Errorf("allocation %v, want %v", got, want)
+	}
+}
+
 func TestCapacity(t *testing.T) {
 	h := hypervisor.Host{Total: gnomon.Resources{gnomon.CPU: 2000, gnomon.Memory: 8 << 30}}
 	p := config.Defaults()

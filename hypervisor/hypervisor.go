@@ -99,7 +99,12 @@ type Machine struct {
 	Limits gnomon.ResourceSet
 	Why    [gnomon.NumResources]string
 
-	// Original are the limits found in the live definition now.
+	// Memory is what the guest has now, in bytes; it is its limit too.
+	Memory int64
+
+	// Original are the limits found in the live definition now. While the guest
+	// starts, and has more memory than its definition gives it only because its
+	// balloon does not work yet, that of memory is what the definition says.
 	Original Limits
 
 	// Presence is where the host's kernel sees the VM.

@@ -36,6 +36,9 @@ func testMachines(t *testing.T, ctx context.Context, s Subject) {
 	if o := m.Original[gnomon.Memory]; o <= 0 || o > m.Max[gnomon.Memory] {
 		t.Errorf("original memory = %d, want up to %d", o, m.Max[gnomon.Memory])
 	}
+	if m.Memory != m.Original[gnomon.Memory] {
+		t.Errorf("the guest has %d bytes, and they are not its limit of %d", m.Memory, m.Original[gnomon.Memory])
+	}
 	bare := s.machine(t, ctx, s.Bare)
 	for _, r := range []gnomon.Resource{gnomon.Disk, gnomon.Network} {
 		if bare.Limits.Has(r) || bare.Why[r] == "" {

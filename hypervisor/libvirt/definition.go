@@ -23,6 +23,7 @@ type definition struct {
 	vcpus     int
 	maxMemory int64    // bytes
 	booted    int64    // of it what the guest boots with, which the balloon moves in
+	current   int64    // of it what the guest has; in a stored definition, what it is to have at its start
 	plugs     []plug   // of it what it can plug besides
 	disks     []string // targets that can be written, whose throttle can be set
 	taps      []string // host devices of the interfaces, if all have one
@@ -57,7 +58,14 @@ func parseDefinition(text string) (*definition, error) {
 			return nil, err
 		}
 		def.maxMemory = int64(dom.Memory.Value) * unit
-		def.booted = def.maxMemory
+		def.booted, def.current = def.maxMemory, def.maxMemory
+	}
+	if dom.CurrentMemory != nil {
+		unit, err := memoryUnit(dom.CurrentMemory.Unit)
+		if err != nil {
+			return nil, err
+		}
+		def.current = int64(dom.CurrentMemory.Value) * unit
 	}
 	if err := def.readMetadata(dom.Metadata); err != nil {
 		return nil, err

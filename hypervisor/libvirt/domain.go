@@ -23,6 +23,7 @@ type domain struct {
 	limits gnomon.ResourceSet
 	why    [gnomon.NumResources]string
 	cpu    cpuController
+	begins int64 // the memory that its stored definition gives it; 0 if none is stored
 
 	// outdated tells that the definition changed; the driver's mu guards it.
 	outdated bool
@@ -119,6 +120,9 @@ func (d *Driver) learn(ctx context.Context, dom lv.Domain) (*domain, error) {
 		return nil, err
 	}
 	dm := &domain{Domain: dom, id: idOf(dom), def: def, why: def.why, live: newLive(def.vcpus)}
+	if dm.begins, err = d.begins(ctx, dom); err != nil {
+		return nil, err
+	}
 	dm.cpu = findController(dom.Name)
 	if dm.cpu == (cpuController{}) {
 		if _, err := d.schedulerQuota(ctx, dm); err != nil {

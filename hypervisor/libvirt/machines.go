@@ -99,6 +99,10 @@ func (d *Driver) machine(ctx context.Context, dom lv.Domain) (hypervisor.Machine
 			return m, d.goneOr(ctx, dom, fmt.Errorf("read %s limit: %w", r, err))
 		}
 	}
+	m.Memory = m.Original[gnomon.Memory]
+	if dm.starts(m.Memory) {
+		m.Original[gnomon.Memory] = dm.begins
+	}
 	return m, nil
 }
 

@@ -3,6 +3,8 @@ package libvirt
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
 	"reflect"
 	"syscall"
 	"testing"
@@ -61,6 +63,7 @@ func TestMemoryOfRealGuests(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *bench){
 		"plugged": testPlugged, "without driver": testWithoutDriver, "without balloon": testWithoutBalloon,
 		"slow": testSlow, "paused": testPaused, "ends midway": testEndsMidway,
+		"starting": testStarting,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -113,6 +116,38 @@ func testPlugged(t *testing.T, b *bench) {
 	if got := memoryOf(t, b.d, id).Allocation[gnomon.Memory]; got != 256*mib {
 		t.Errorf("restored to %d MiB, had 256", got/mib)
 	}
+}
+
+// What a VM had of memory before gnomon is what its definition gives it, and not
+// what it has until its balloon works. Later it is what its owner left it.
+func testStarting(t *testing.T, b *bench) {
+	id := b.start(t, guest{empty: true, stored: true, max: 512})
+	dm := mustLookup(t, b.d, id)
+	look := func(memory, original int64) {
+		t.Helper()
+		m, err := b.d.machine(t.Context(), dm.Domain)
+		if err != nil || m.Memory != memory || m.Original[gnomon.Memory] != original {
+			t.Errorf("it has %d MiB, and had %d before gnomon (%v); want %d and %d", m.Memory/mib, m.Original[gnomon.Memory]/mib, err, memory/mib, original/mib)
+		}
+	}
+	look(512*mib, 256*mib)
+	long := time.Now().Add(-startTime)
+	if err := os.Chtimes(processFile(dm.Name), long, long); err != nil {
+		t.Fatal(err)
+	}
+	look(512*mib, 512*mib)
+
+	id = b.start(t, guest{stored: true, max: 512})
+	dm = mustLookup(t, b.d, id)
+	b.ready(t, id)
+	poll(t, "the balloon to work", func() bool { return memoryOf(t, b.d, id).Allocation[gnomon.Memory] == 256*mib })
+	look(256*mib, 256*mib)
+	virsh := exec.Command("virsh", "-q", "setmem", dm.Name, "300M", "--live")
+	if out, err := virsh.CombinedOutput(); err != nil {
+		t.Fatalf("setmem: %v: %s", err, out)
+	}
+	poll(t, "the guest to follow its owner", func() bool { return memoryOf(t, b.d, id).Allocation[gnomon.Memory] == 300*mib })
+	look(300*mib, 300*mib)
 }
 
 // A guest that runs no driver has what it had: nothing counts as given or

@@ -22,9 +22,12 @@ func (d *Driver) presence(dm *domain) (p hypervisor.Presence) {
 	return p
 }
 
+// processFile is where libvirt writes which process runs the domain of that name.
+func processFile(name string) string { return filepath.Join("/run/libvirt/qemu", name+".pid") }
+
 // processOf returns the process that runs the domain of that name.
 func processOf(name string) (int, error) {
-	text, err := os.ReadFile(filepath.Join("/run/libvirt/qemu", name+".pid"))
+	text, err := os.ReadFile(processFile(name))
 	if err != nil {
 		return 0, err
 	}

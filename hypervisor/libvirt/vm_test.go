@@ -12,10 +12,12 @@ import (
 	"time"
 
 	lv "github.com/digitalocean/go-libvirt"
+	"github.com/google/uuid"
 	"github.com/vishvananda/netlink"
 
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/appliance"
+	"github.com/gnomon-vm/gnomon/domainxml"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 	"github.com/gnomon-vm/gnomon/hypervisor/hypervisortest"
 )
@@ -87,6 +89,8 @@ type guest struct {
 	empty    bool // with nothing to boot: no driver of any device runs
 	mute     bool // without a balloon
 	plug     int  // MiB that it can plug
+	max      int  // MiB that it boots with and gives back but for 256; 256 if 0
+	stored   bool // its definition outlasts it
 	metadata string
 }
 
@@ -109,6 +113,9 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
   <currentMemory unit="MiB">256</currentMemory>
   <cpu><numa><cell id="0" cpus="0" memory="256" unit="MiB"/></numa></cpu>`, 256+g.plug)
 	}
+	if g.max > 0 {
+		sizes = fmt.Sprintf(`<memory unit="MiB">%d</memory><currentMemory unit="MiB">256</currentMemory>`, g.max)
+	}
 	if g.mute {
 		balloon = "none"
 	}
@@ -118,7 +125,7 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
 	if g.empty {
 		boot = ""
 	}
-	id, err := b.d.StartTransient(t.Context(), fmt.Sprintf(`<domain type="qemu"><name>%s</name>
+	definition := fmt.Sprintf(`<domain type="qemu"><name>%s</name>
   %s<vcpu>1</vcpu>
   <metadata>%s</metadata>
   <os><type arch="x86_64" machine="q35">hvm</type>%s</os>
@@ -126,11 +133,29 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
   <devices>%s
     <serial type="file"><source path="%s"/></serial>
     <memballoon model="%s"/>
-  </devices></domain>`, name, sizes, g.metadata, boot, devices, b.console(name), balloon))
+  </devices></domain>`, name, sizes, g.metadata, boot, devices, b.console(name), balloon)
+	t.Cleanup(func() {
+		exec.Command("virsh", "destroy", name).Run()
+		if g.stored {
+			exec.Command("virsh", "undefine", name).Run()
+		}
+	})
+	if !g.stored {
+		id, err := b.d.StartTransient(t.Context(), definition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	read, err := domainxml.Parse(definition)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { exec.Command("virsh", "destroy", name).Run() })
+	id := gnomon.VMID(uuid.NewString())
+	definition = read.Stamped(domainxml.Stamp{Name: name, ID: id, Account: "acme", Order: "test"})
+	if err := b.d.Deploy(t.Context(), hypervisor.Deployment{Definition: definition, ID: id, Name: name, Order: "test"}); err != nil {
+		t.Fatal(err)
+	}
 	return id
 }
 

@@ -192,6 +192,7 @@ func (v *vm) machine() hypervisor.Machine {
 	}
 	m.Max[gnomon.CPU] = int64(v.spec.VCPUs) * 1000
 	m.Max[gnomon.Memory] = v.spec.Memory
+	m.Memory = v.size
 	for r := range gnomon.AllResources() {
 		m.Why[r] = v.spec.why(r)
 		m.Original[r] = v.limit(r)
