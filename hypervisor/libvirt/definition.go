@@ -77,7 +77,7 @@ func parseDefinition(text string) (*definition, error) {
 	if err := def.readPlugs(dom.Devices.Memorydevs); err != nil {
 		return nil, err
 	}
-	def.readMemory(dom.Devices)
+	def.readMemory(&dom)
 	def.readDisks(dom.Devices.Disks)
 	def.readInterfaces(dom.Devices.Interfaces)
 	return def, nil
@@ -147,8 +147,8 @@ func (def *definition) readElement(dec *xml.Decoder, e xml.StartElement) error {
 	return nil
 }
 
-func (def *definition) readMemory(devs *libvirtxml.DomainDeviceList) {
-	b := devs.MemBalloon
+func (def *definition) readMemory(dom *libvirtxml.Domain) {
+	b := dom.Devices.MemBalloon
 	def.balloon = b != nil && strings.HasPrefix(b.Model, "virtio")
 	def.deflates = def.balloon && b.AutoDeflate == "on"
 	def.polled = def.balloon && b.Stats != nil && b.Stats.Period > 0
@@ -158,11 +158,36 @@ func (def *definition) readMemory(devs *libvirtxml.DomainDeviceList) {
 	case def.maxMemory == 0:
 		def.why[gnomon.Memory] = "no maximum is defined"
 	}
-	for _, h := range devs.Hostdevs {
-		if h.SubsysPCI != nil || h.SubsysMDev != nil {
-			def.why[gnomon.Memory] = "a passed-through device pins the memory"
-		}
+	if why := pinned(dom); why != "" {
+		def.why[gnomon.Memory] = why
 	}
+}
+
+// pinned tells why the host has none of a guest's memory back, whatever the guest
+// gives; empty if it has.
+func pinned(dom *libvirtxml.Domain) string {
+	if m := dom.MemoryBacking; m != nil && m.MemoryLocked != nil {
+		return "the memory is locked"
+	} else if m != nil && m.MemoryHugePages != nil {
+		return "the memory is in huge pages, of which a balloon gives none back"
+	}
+	if dom.LaunchSecurity != nil {
+		return "the memory is encrypted, which pins it"
+	}
+	passed := false
+	for _, h := range dom.Devices.Hostdevs {
+		passed = passed || h.SubsysPCI != nil || h.SubsysMDev != nil
+	}
+	for _, nic := range dom.Devices.Interfaces {
+		passed = passed || nic.Source != nil && (nic.Source.Hostdev != nil || nic.Source.VDPA != nil)
+	}
+	for _, disk := range dom.Devices.Disks {
+		passed = passed || disk.Source != nil && disk.Source.NVME != nil
+	}
+	if passed {
+		return "a passed-through device pins the memory"
+	}
+	return ""
 }
 
 func (def *definition) readDisks(disks []libvirtxml.DomainDisk) {

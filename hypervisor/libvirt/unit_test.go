@@ -106,6 +106,30 @@ func TestParseDefinition(t *testing.T) {
 	}
 }
 
+// Memory that the host cannot have back must not count as given back.
+func TestMemoryThatStaysWithTheVM(t *testing.T) {
+	const passedThrough = "a passed-through device pins the memory"
+	for _, c := range []struct{ name, domain, devices, why string }{
+		{"nothing special", `<memoryBacking><nosharepages/></memoryBacking>`, "", ""},
+		{"PCI device", "", `<hostdev mode="subsystem" type="pci"/>`, passedThrough},
+		{"mediated device", "", `<hostdev mode="subsystem" type="mdev" model="vfio-pci"/>`, passedThrough},
+		{"USB device", "", `<hostdev mode="subsystem" type="usb"/>`, ""},
+		{"network card", "", `<interface type="hostdev"><source><address type="pci" bus="1"/></source></interface>`, passedThrough},
+		{"vDPA", "", `<interface type="vdpa"><source dev="/dev/vhost-vdpa-0"/></interface>`, passedThrough},
+		{"NVMe", "", `<disk type="nvme" device="disk"><source type="pci" namespace="1"/><target dev="vda"/></disk>`, passedThrough},
+		{"locked", `<memoryBacking><locked/></memoryBacking>`, "", "the memory is locked"},
+		{"huge pages", `<memoryBacking><hugepages/></memoryBacking>`, "", "the memory is in huge pages, of which a balloon gives none back"},
+		{"encrypted", `<launchSecurity type="sev"/>`, "", "the memory is encrypted, which pins it"},
+	} {
+		def, err := parseDefinition(`<domain type="kvm"><memory unit="MiB">512</memory>` + c.domain + `<devices>` + c.devices + `<memballoon model="virtio"/></devices></domain>`)
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		} else if got := def.why[gnomon.Memory]; got != c.why {
+			t.Errorf("%s: why no memory: %q, want %q", c.name, got, c.why)
+		}
+	}
+}
+
 func TestParseMetadata(t *testing.T) {
 	const other = `<app:x xmlns:app="urn:other"><shadow for="no"/><app:account>no</app:account></app:x>`
 	for _, c := range []struct {
