@@ -81,6 +81,10 @@ type Policy struct {
 	// standard path alone would hold, as long as the forecast proves right.
 	Release bool `json:"release,omitempty"`
 
+	// Adopt is whether a limit that somebody else set, other than of memory, is
+	// left as it is: the resource is then not limited any more.
+	Adopt bool `json:"adopt,omitempty"`
+
 	// Priority decides between VMs whose reservations compete: the higher is
 	// served first, the lower gives first; 0 to 100.
 	Priority int64 `json:"priority,omitempty"`
@@ -285,6 +289,7 @@ const (
 	DecideShrink   DecisionKind = "shrink"   // an allocation is lowered
 	DecideReclaim  DecisionKind = "reclaim"  // an allocation is lowered for another VM's demand
 	DecideFail     DecisionKind = "fail"     // an action failed
+	DecideOverride DecisionKind = "override" // somebody else changed a limit
 )
 
 // Decision records one thing the broker decided and why, for people and for

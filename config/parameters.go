@@ -47,6 +47,15 @@ const (
 	ByHold     Release = "hold"     // hold alone
 )
 
+// OnOverride is what becomes of a limit that somebody else changed.
+type OnOverride string
+
+// What can become of it.
+const (
+	Revert OnOverride = "revert"
+	Adopt  OnOverride = "adopt"
+)
+
 // OnExit is what a clean stop of the host daemon does with the limits it set.
 type OnExit string
 
@@ -79,6 +88,7 @@ type Parameters struct {
 	HistoryRetentionPeriod time.Duration    // historyRetentionPeriod, 1 h to 10 years
 	OnTermination          OnTermination    // onTermination
 	OnExit                 OnExit           // onExit; host
+	OnOverride             OnOverride       // onOverride
 
 	ForecastModel  string        // forecast.model: auto or a model's name
 	ForecastSeason time.Duration // forecast.season, 0 to find it

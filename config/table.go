@@ -80,6 +80,11 @@ var schema = []Key{
 		Range: "restore or keep",
 		codec: choice(func(p *Parameters) *OnExit { return &p.OnExit }, Restore, Keep),
 	}, {
+		Name: "onOverride", Type: "choice", Default: string(Revert), Example: string(Adopt), Scopes: everywhere,
+		Doc:   "What becomes of a limit that somebody else changed on a VM that is taken in: revert has one that was lowered raised again at once, and one that was raised stay for the time of hold; adopt leaves it as it is, as the VM's own, and limits that resource no more until the VM is released, the host daemon stops or this is revert. Memory is always reverted, since a guest changes it by itself.",
+		Range: "revert or adopt",
+		codec: choice(func(p *Parameters) *OnOverride { return &p.OnOverride }, Revert, Adopt),
+	}, {
 		Name: "forecast.model", Type: "choice", Default: "auto", Example: "holt", Scopes: everywhere,
 		Doc:   "The forecasting model; auto picks by recent error, per VM and resource.",
 		Range: orList(Models()),

@@ -61,7 +61,8 @@ func defaultFloor(r gnomon.Resource, ceiling int64) int64 {
 // policyOf returns the broker's part of the parameters.
 func policyOf(p config.Parameters) gnomon.Policy {
 	return gnomon.Policy{Shadow: p.ShadowEnabled, HeadroomPercent: p.HeadroomPercent, Hold: p.Hold,
-		Release: p.ShadowEnabled && p.Release == config.ByForecast, Priority: p.Priority}
+		Release: p.ShadowEnabled && p.Release == config.ByForecast, Priority: p.Priority,
+		Adopt: p.OnOverride == config.Adopt}
 }
 
 // unboundedCapacity stands for a capacity that neither the machine nor the

@@ -133,6 +133,7 @@ func (d *Daemon) explain(v *vm) []string {
 		if quota := d.quotas[v.account][r]; quota > 0 && ahead[r] >= quota {
 			fmt.Fprintf(&b, " Its account's VMs have all that the quota of %s allows ahead of demand.", gnomon.Format(r, quota))
 		}
+		b.WriteString(v.overrides[r].explain(d))
 		if dec, ok := lastChange(latest, r); ok {
 			fmt.Fprintf(&b, " Last change %s ago: %s, %s.", d.now.Sub(dec.At).Round(time.Second), dec.Kind, dec.Reason)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/config"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 )
 
@@ -171,7 +172,8 @@ func (d *Daemon) takeIn(m hypervisor.Machine) {
 		d.log.Error("VM left alone: its limits could not be noted", "vm", m.Name, "err", err)
 		return
 	}
-	v := newVM(m, d.parameters(m), d.now)
+	p := d.parameters(m)
+	v := newVM(m, p, d.boundsOf(m, p), d.now)
 	d.vms[m.ID] = v
 	d.updateQuota(m.Account)
 	d.step(gnomon.Event{Found: &gnomon.Found{
@@ -292,7 +294,12 @@ func (d *Daemon) restored(id gnomon.VMID, name string, err error) {
 // reconfigure applies what the configuration, and the VM's definition, now say.
 func (d *Daemon) reconfigure(v *vm) {
 	p := d.parameters(v.machine)
-	before, b := v.params, boundsOf(v.machine, p)
+	if p.OnOverride != config.Adopt {
+		if err := d.state.disown(v.machine.ID); err != nil {
+			d.log.Warn("state not saved", "err", err)
+		}
+	}
+	before, b := v.params, d.boundsOf(v.machine, p)
 	if p == before && b == v.bounds && v.account == v.machine.Account {
 		return
 	}

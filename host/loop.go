@@ -128,6 +128,9 @@ func (d *Daemon) decided(dec gnomon.Decision) {
 	if dec.Amount != 0 {
 		v.decisions.add(dec) // a grant of what the VM has anyway explains nothing
 	}
+	if dec.Kind == gnomon.DecideOverride {
+		d.overridden(v, dec)
+	}
 	d.log.Debug("decided", "vm", v.machine.Name, "resource", dec.Resource, "kind", dec.Kind,
 		"amount", gnomon.Format(dec.Resource, dec.Amount), "why", dec.Reason)
 	d.write(history.FromDecision(v.labels(d.opt.Name), dec))

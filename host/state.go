@@ -37,10 +37,12 @@ type expected struct {
 	Until time.Time `json:"until"` // when it will not come any more
 }
 
-// original is a VM's limits as they were before gnomon.
+// original is a VM's limits as they were before gnomon, or as somebody else set
+// them since, where that was adopted.
 type original struct {
-	Name   string            `json:"name"`
-	Limits hypervisor.Limits `json:"limits"`
+	Name    string             `json:"name"`
+	Limits  hypervisor.Limits  `json:"limits"`
+	Adopted gnomon.ResourceSet `json:"adopted,omitempty"`
 }
 
 func openState(path string) (*stateFile, error) {
@@ -111,6 +113,25 @@ func (s *stateFile) forget(id gnomon.VMID) error {
 		return nil
 	}
 	delete(s.data.Originals, id)
+	return s.save()
+}
+
+// adopt notes that a limit which somebody else set is the VM's own from now on.
+func (s *stateFile) adopt(id gnomon.VMID, r gnomon.Resource, limit int64) error {
+	o := s.data.Originals[id]
+	o.Limits[r], o.Adopted = limit, o.Adopted.With(r)
+	s.data.Originals[id] = o
+	return s.save()
+}
+
+// disown has the limits that were adopted be set by gnomon again.
+func (s *stateFile) disown(id gnomon.VMID) error {
+	o := s.data.Originals[id]
+	if o.Adopted == 0 {
+		return nil
+	}
+	o.Adopted = 0
+	s.data.Originals[id] = o
 	return s.save()
 }
 

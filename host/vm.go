@@ -29,6 +29,8 @@ type vm struct {
 
 	urgency urgency
 
+	overrides [gnomon.NumResources]override
+
 	shadow   *shadowVM
 	retryAt  time.Time // when the next shadow may be tried
 	fails    int       // shadows in a row that did not live
@@ -41,9 +43,9 @@ const (
 	keptHandovers = 1024
 )
 
-func newVM(m hypervisor.Machine, p config.Parameters, now time.Time) *vm {
+func newVM(m hypervisor.Machine, p config.Parameters, b bounds, now time.Time) *vm {
 	v := &vm{
-		machine: m, account: m.Account, params: p, bounds: boundsOf(m, p), due: now,
+		machine: m, account: m.Account, params: p, bounds: b, due: now,
 		decisions: ring[gnomon.Decision]{max: keptDecisions},
 	}
 	for r := range v.handovers {

@@ -39,10 +39,10 @@ func (b *Broker) landed(l *line, observed int64, failure string) {
 	}
 	failed := l.failures(up)
 	if failure == "" && near(observed, a.To) {
-		l.asked, l.got, *failed = a.To, observed, failures{}
+		l.asked, l.got, l.late, *failed = a.To, observed, 0, failures{}
 		return
 	}
-	l.asked = -1
+	l.asked, l.late = -1, a.To
 	failed.retry = b.now.Add(min(last, firstRetry<<min(failed.count, 6)))
 	failed.count++
 	if failure == "" {
@@ -52,33 +52,55 @@ func (b *Broker) landed(l *line, observed int64, failure string) {
 		Reason: fmt.Sprintf("set to %s, is %s: %s", l.format(a.To), l.format(observed), failure)})
 }
 
-// reconcile compares the book with the allocation a sample tells of. With
-// nothing in flight the sample is right. An action that is overdue is taken to
-// have done what the sample shows.
-func (b *Broker) reconcile(l *line, at time.Time, observed int64) {
+// reconcile compares the book with the allocation a sample tells of, and reports
+// whether the line is still kept. With nothing in flight the sample is right. An
+// action that is overdue is taken to have done what the sample shows.
+func (b *Broker) reconcile(l *line, at time.Time, observed int64) bool {
 	if l.flight != nil {
 		if at.Sub(l.flight.since) >= b.timeout {
 			b.landed(l, observed, fmt.Sprintf("no outcome within %v", b.timeout))
 		}
-		return
+		return true
 	}
 	booked := l.allocated()
 	if observed == booked || !at.After(l.settledAt) {
-		return
+		return true
 	}
 	b.wasted(l, l.book.Observe(observed, b.now), "made ready and taken away")
 	if near(observed, booked) {
-		return
+		return true
 	}
-	kind := gnomon.DecideShrink
-	if observed > booked {
-		kind = gnomon.DecideGrow
+	d := gnomon.Decision{Kind: gnomon.DecideOverride, Amount: max(observed-booked, booked-observed), From: booked, To: observed}
+	found := fmt.Sprintf("found %s, booked %s", l.format(observed), l.format(booked))
+	who := "somebody else"
+	if l.r == gnomon.Memory {
+		who = "the guest or " + who
 	}
-	b.decide(l, gnomon.Decision{Kind: kind, Amount: max(observed-booked, booked-observed), From: booked, To: observed,
-		Reason: fmt.Sprintf("changed behind our back: found %s, booked %s", l.format(observed), l.format(booked))})
+	switch {
+	case l.late > 0 && near(observed, l.late):
+		if d.Kind = gnomon.DecideShrink; observed > booked {
+			d.Kind = gnomon.DecideGrow
+		}
+		d.Reason = "a change that was given up came into force: " + found
+	case l.adopts():
+		d.Reason = "changed by " + who + ", and left so: " + found
+		b.decide(l, d)
+		l.m.vm.Limits = l.m.vm.Limits.Without(l.r)
+		b.close(l, "somebody else sets the limit")
+		return false
+	default:
+		d.Reason = "changed by " + who + ": " + found
+	}
+	l.late = 0
+	b.decide(l, d)
 	if observed > l.base { // what someone gave it, it keeps until Hold has passed
 		l.rebase(l.bound(observed), b.now)
 		l.cause, l.steady = "what was found", b.now
 		l.firm(b.now.Add(l.hold()))
 	}
+	return true
 }
+
+// adopts reports whether a limit that somebody else set is left alone. A guest's
+// memory changes without anybody: it takes back from its balloon, or boots anew.
+func (l *line) adopts() bool { return l.m.policy.Adopt && l.r != gnomon.Memory }

@@ -50,8 +50,9 @@ func (b *Broker) sampledLine(l *line, s gnomon.Sample) {
 	if observed < 0 {
 		observed = l.bounds.Ceiling
 	}
-	b.reconcile(l, s.At, amount(observed))
-
+	if !b.reconcile(l, s.At, amount(observed)) {
+		return
+	}
 	base := l.advance(s, b.now)
 	if l.ease.level > 0 {
 		b.sampledEased(l, s, base)

@@ -46,6 +46,7 @@ func drawPolicy(t *rapid.T) gnomon.Policy {
 		HeadroomPercent: rapid.Int64Range(0, 100).Draw(t, "headroom"),
 		Hold:            time.Duration(rapid.IntRange(0, 10).Draw(t, "hold")) * time.Second,
 		Release:         rapid.Bool().Draw(t, "release"),
+		Adopt:           rapid.Bool().Draw(t, "adopt"),
 		Priority:        rapid.Int64Range(0, 2).Draw(t, "priority"),
 	}
 }

@@ -26,7 +26,7 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 //
 //	capacity cpu=4 memory=1GiB
 //	quota acme cpu=1
-//	found web cpu=0.1..2@0.5 [memory=...] [shadow] [headroom=25] [hold=10s]
+//	found web cpu=0.1..2@0.5 [memory=...] [shadow] [headroom=25] [hold=10s] [adopt]
 //	  [account=acme] [priority=60]
 //	policy web cpu=0.1..1 ...               as found
 //	sample web cpu=0.4[/0.6[/200ms]][@0.5]   usage[/demand[/starved]][@limit found]
@@ -242,6 +242,8 @@ func (s *script) bounds(id gnomon.VMID, args []string) (gnomon.VM, gnomon.Policy
 			policy.Shadow = true
 		case "headroom":
 			policy.HeadroomPercent = int64(s.number(value))
+		case "adopt":
+			policy.Adopt = true
 		case "hold":
 			policy.Hold = s.duration(value)
 		case "account":
