@@ -46,7 +46,7 @@ func TestDefaults(t *testing.T) {
 		ShadowRuntime:     RuntimeVM,
 		PredictionHorizon: 5 * time.Second, PreAllocationThreshold: gnomon.Resources{50, 16 << 20, 1e6, 1e6},
 		ScalingPolicy: Proportional, MonitoringInterval: time.Second, HistoryRetentionPeriod: 15 * day,
-		OnTermination: Terminate, OnExit: Restore, ForecastModel: "auto", ShortagePrice: 10, Release: ByHold,
+		OnTermination: Terminate, OnExit: Restore, OnOverride: Revert, ForecastModel: "auto", ShortagePrice: 10, Release: ByHold,
 		Priority: 50, HeadroomPercent: 20, Hold: 10 * time.Second, OvercommitPercent: gnomon.Resources{100, 100, 100, 100},
 	}
 	if p != want {
