@@ -53,6 +53,10 @@ type Sample struct {
 	// at least Usage.
 	Demand Resources `json:"demand"`
 
+	// Operations is how many reads and writes its disks did per second. They are
+	// part of the usage of Disk as far as small ones count as larger.
+	Operations int64 `json:"operations,omitempty"`
+
 	// Allocation is the limit observed at the end of the interval.
 	Allocation Resources `json:"allocation"`
 

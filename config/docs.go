@@ -55,6 +55,7 @@ affect, before any is stored.
 - **amounts**: one or more of ` + "`cpu=`, `memory=`, `disk=`, `network=`" + `, joined by commas.
   CPU in cores (` + "`0.5`, `500m`, `2`" + `), memory in bytes (` + "`256MiB`, `1GB`" + `), disk and
   network per second (` + "`1MB/s`, `1MiB/s`" + `, network also ` + "`100Mbit/s`" + `)
+- **bytes**: ` + "`512`, `16KiB`, `1MiB`" + `
 - **size**: amounts of cpu and memory
 - **percent**: ` + "`20%`" + `; **percents**: one for each resource, as in ` + "`cpu=200%,memory=100%`" + `
 

@@ -171,6 +171,7 @@ func drawLayer(t *rapid.T, label string, anything bool) NamedLayer {
 	}
 	values := map[string][]string{"boolean": {"true", "false"}, "choice": {"fixed", "step", "suspend", "keep", "ses", "x"},
 		"percent": {"0%", "20%", "1000%"}, "number": {"0.5", "0.95", "7"}, "percents": {"cpu=1%", "cpu=1000%,memory=50%"},
+		"bytes":    {"0", "512", "16KiB", "1MiB"},
 		"duration": {"0", "100ms", "1s", "3s", "1h", "2d"}, "size": {"cpu=10m", "memory=80MiB", "cpu=2,memory=1GiB"},
 		"amounts": {"", "cpu=0", "cpu=100m,memory=1GiB", "cpu=3,disk=1MB/s"}}
 	for i, k := range rapid.SliceOfNDistinct(rapid.SampledFrom(Schema()), 0, 8, func(k Key) string { return k.Name }).Draw(t, label+" keys") {

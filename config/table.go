@@ -115,6 +115,11 @@ var schema = []Key{
 		Range: "amounts, 0 or more; at least limits.floor",
 		codec: amounts(true, func(p *Parameters) *gnomon.Resources { return &p.Ceiling }),
 	}, {
+		Name: "disk.operationSize", Type: "bytes", Default: "0", Example: "16KiB", Scopes: everywhere,
+		Doc:   "What one operation of a disk counts as at least, of whatever size it is. So small operations are use of the disk as bytes are: they are forecast, reserved and handed over, and with a limit of 16MB/s and 16KiB a VM may do 1000 operations a second. 0 counts bytes alone and limits no operations.",
+		Range: "0, or 512 to 1MiB",
+		codec: bytes(512, 1<<20, func(p *Parameters) *int64 { return &p.OperationSize }),
+	}, {
 		Name: "quota", Type: "amounts", Default: "", Example: "cpu=8,memory=32GiB", Scopes: []Scope{Global, Account, Host},
 		Doc:   "What an account's VMs may have ahead of demand on one host, all together, for each resource named: what is reserved for them, and what they were given for a forecast and did not demand so far. Demand is not under it. VMs of no account share one. One that is left out is not bounded.",
 		Range: "amounts above 0",

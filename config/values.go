@@ -95,6 +95,22 @@ func integer(lo, hi int64, field func(*Parameters) *int64) codec {
 	}
 }
 
+// bytes is a number of bytes within bounds, or 0.
+func bytes(lo, hi int64, field func(*Parameters) *int64) codec {
+	return codec{
+		copy: copier(field),
+		read: func(text string, p *Parameters) error {
+			v, err := gnomon.ParseAmount(gnomon.Memory, text)
+			if err != nil || v != 0 && (v < lo || v > hi) {
+				return fmt.Errorf("want 0, or bytes from %s to %s", exact(gnomon.Memory, lo), exact(gnomon.Memory, hi))
+			}
+			*field(p) = v
+			return nil
+		},
+		write: func(p *Parameters) string { return exact(gnomon.Memory, *field(p)) },
+	}
+}
+
 func duration(lo, hi time.Duration, field func(*Parameters) *time.Duration) codec {
 	return codec{
 		copy: copier(field),

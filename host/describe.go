@@ -120,8 +120,8 @@ func (d *Daemon) explain(v *vm) []string {
 			continue
 		}
 		var b strings.Builder
-		fmt.Fprintf(&b, "%s: it uses %s and would take %s; it has %s", r,
-			gnomon.Format(r, v.last.Usage[r]), gnomon.Format(r, v.last.Demand[r]), gnomon.Format(r, rs.Allocated))
+		fmt.Fprintf(&b, "%s: it uses %s%s and would take %s; it has %s", r,
+			gnomon.Format(r, v.last.Usage[r]), v.operations(r), gnomon.Format(r, v.last.Demand[r]), gnomon.Format(r, rs.Allocated))
 		if rs.Reserved > 0 {
 			fmt.Fprintf(&b, " and %s more reserved", gnomon.Format(r, rs.Reserved))
 		}
@@ -140,6 +140,16 @@ func (d *Daemon) explain(v *vm) []string {
 		out = append(out, b.String())
 	}
 	return out
+}
+
+// operations tells how many of a disk's operations its use stands for, if they
+// count.
+func (v *vm) operations(r gnomon.Resource) string {
+	if r != gnomon.Disk || v.params.OperationSize == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d operations a second, each of which counts as %s at least)",
+		v.last.Operations, gnomon.Format(gnomon.Memory, v.params.OperationSize))
 }
 
 func lastChange(latest []gnomon.Decision, r gnomon.Resource) (gnomon.Decision, bool) {

@@ -161,7 +161,7 @@ func (r *rig) limit(id gnomon.VMID, res gnomon.Resource) int64 {
 	}
 	for _, m := range machines {
 		if m.ID == id {
-			return m.Original[res]
+			return m.Original.Limits[res]
 		}
 	}
 	r.t.Fatalf("%s does not run", id)

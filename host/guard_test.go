@@ -39,7 +39,7 @@ func held(t *testing.T) (*simulated.Driver, string) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := sim.Apply(t.Context(), "vm1", gnomon.CPU, 150); err != nil {
+	if _, err := sim.Apply(t.Context(), "vm1", gnomon.CPU, 150, hypervisor.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := sim.RemoveVM("vm2"); err != nil {
@@ -54,7 +54,7 @@ func cpuLimit(t *testing.T, sim *simulated.Driver) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return machines[0].Original[gnomon.CPU]
+	return machines[0].Original.Limits[gnomon.CPU]
 }
 
 func TestGuard(t *testing.T) {

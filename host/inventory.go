@@ -162,6 +162,7 @@ func (d *Daemon) found(m hypervisor.Machine) {
 		v.machine = m
 		d.follow(v)
 		d.reconfigure(v)
+		d.renew(v)
 	}
 }
 
@@ -191,7 +192,7 @@ func (d *Daemon) takeIn(m hypervisor.Machine) {
 // allocationOf is what a VM has when it is found. Without a limit that is all
 // its definition allows.
 func allocationOf(m hypervisor.Machine) gnomon.Resources {
-	a := gnomon.Resources(m.Original)
+	a := gnomon.Resources(m.Original.Limits)
 	a[gnomon.Memory] = m.Memory
 	for r := range gnomon.AllResources() {
 		if a[r] == hypervisor.Unlimited && m.Max[r] > 0 {
@@ -258,16 +259,16 @@ func (d *Daemon) giveBack() {
 				d.log.Warn("state not saved", "err", err)
 			}
 		default:
-			d.restoreBeside(m, d.state.data.Originals[id].Limits)
+			d.restoreBeside(m, d.state.data.Originals[id].Original)
 		}
 	}
 }
 
-func (d *Daemon) restoreBeside(m hypervisor.Machine, limits hypervisor.Limits) {
+func (d *Daemon) restoreBeside(m hypervisor.Machine, own hypervisor.Original) {
 	d.restoring[m.ID] = true
 	d.limiting++
 	go func() {
-		err := restore(d.ctx, d.opt.Driver, m.ID, limits)
+		err := restore(d.ctx, d.opt.Driver, m.ID, own)
 		d.post(func() {
 			d.limiting--
 			d.outdated++ // the limits listed may be those from before
@@ -304,6 +305,7 @@ func (d *Daemon) reconfigure(v *vm) {
 		return
 	}
 	v.params, v.bounds, v.account = p, b, v.machine.Account
+	v.meter.OperationSize = p.OperationSize
 	d.step(gnomon.Event{Policy: &gnomon.PolicyChanged{
 		VM: v.machine.ID, Account: v.machine.Account, Policy: policyOf(p), Floor: v.bounds.floor, Ceiling: v.bounds.ceiling,
 		Limits: v.bounds.limits,
@@ -314,6 +316,7 @@ func (d *Daemon) reconfigure(v *vm) {
 	if s := v.shadow; s != nil {
 		s.settings(p)
 	}
+	d.renew(v)
 	d.log.Info("configuration changed", "vm", v.machine.Name)
 }
 

@@ -142,13 +142,17 @@ func (d *Daemon) apply(act gnomon.Action, decisions []gnomon.Decision) {
 	if v == nil || d.stopping {
 		return
 	}
-	path := pathOf(act, decisions)
+	path, terms := pathOf(act, decisions), v.terms(act.Resource, act.To)
+	if act.Resource == gnomon.Disk {
+		v.operationSize = v.params.OperationSize
+	}
 	began := time.Now()
 	d.limiting++
 	go func() {
 		ctx, cancel := context.WithTimeout(d.ctx, applyTimeout)
 		defer cancel()
-		observed, err := d.opt.Driver.Apply(ctx, act.VM, act.Resource, act.To)
+		v.renewing.Wait()
+		observed, err := d.opt.Driver.Apply(ctx, act.VM, act.Resource, act.To, terms)
 		took := time.Since(began)
 		d.post(func() {
 			d.limiting--
@@ -180,6 +184,7 @@ func (d *Daemon) applied(act gnomon.Action, path string, observed int64, err err
 		v.handovers[act.Resource].add(took)
 	}
 	d.step(gnomon.Event{Applied: &out})
+	d.renew(v)
 }
 
 // The paths by which a limit changes, as metric labels.

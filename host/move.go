@@ -37,11 +37,11 @@ func (d *Daemon) describeMove(o *order, what *serverpb.Describe) {
 	}
 	own, ok := d.state.data.Originals[id]
 	if !ok {
-		own.Limits = v.machine.Original
+		own.Original = v.machine.Original
 	}
 	needs := v.needs()
 	needs[gnomon.Memory] = max(needs[gnomon.Memory], v.last.Allocation[gnomon.Memory])
-	h := &serverpb.Handover{Needs: amountsByName(needs), Limits: amountsByName(gnomon.Resources(own.Limits))}
+	h := &serverpb.Handover{Needs: amountsByName(needs), Limits: amountsByName(gnomon.Resources(own.Limits)), LimitsDetail: own.Detail}
 	d.busy++
 	go func() {
 		state, err := d.states.recall(id)
@@ -66,14 +66,14 @@ func (d *Daemon) receive(o *order, what *serverpb.Receive) {
 		d.carriedOut(o, failed(err))
 		return
 	}
-	var own hypervisor.Limits
+	own := hypervisor.Original{Detail: h.GetLimitsDetail()}
 	for r := range gnomon.AllResources() {
-		own[r] = hypervisor.Unlimited
+		own.Limits[r] = hypervisor.Unlimited
 		if limit, ok := h.GetLimits()[r.String()]; ok {
-			own[r] = limit
+			own.Limits[r] = limit
 		}
 	}
-	due := expected{original{Name: what.GetVmName(), Limits: own}, d.now.Add(arriveTimeout)}
+	due := expected{original{Name: what.GetVmName(), Original: own}, d.now.Add(arriveTimeout)}
 	if err := d.state.expect(id, due, d.now); err != nil {
 		d.carriedOut(o, failed(err))
 		return

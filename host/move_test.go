@@ -88,7 +88,7 @@ func TestVMComesFromAnotherHost(t *testing.T) {
 	r.configure(nil)
 	r.start()
 	receive := &serverpb.Order{Id: "a", What: &serverpb.Order_Receive{Receive: &serverpb.Receive{Vm: "vm1", VmName: "vm1", Handover: &serverpb.Handover{
-		Needs: map[string]int64{"cpu": 100}, Limits: map[string]int64{"cpu": 700, "memory": 1 << 30}, AgentState: []byte("learned")}}}}
+		Needs: map[string]int64{"cpu": 100}, Limits: map[string]int64{"cpu": 700, "memory": 1 << 30}, AgentState: []byte("learned"), LimitsDetail: "detail"}}}}
 	if out := r.order(receive); out.GetError() != "" {
 		t.Fatal(out)
 	}
@@ -101,8 +101,8 @@ func TestVMComesFromAnotherHost(t *testing.T) {
 	r.add(web("vm1"))
 	r.eventually("it is taken in", func() bool { return r.daemon.vms["vm1"] != nil })
 	r.do(func() {
-		own := r.daemon.state.data.Originals["vm1"].Limits
-		if want := (hypervisor.Limits{700, 1 << 30, hypervisor.Unlimited, hypervisor.Unlimited}); own != want {
+		own := r.daemon.state.data.Originals["vm1"].Original
+		if want := (hypervisor.Original{Limits: hypervisor.Limits{700, 1 << 30, hypervisor.Unlimited, hypervisor.Unlimited}, Detail: "detail"}); own != want {
 			t.Errorf("its own limits are %v, want %v", own, want)
 		}
 		if len(r.daemon.state.data.Expected) > 0 {

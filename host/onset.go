@@ -156,7 +156,7 @@ func (d *Daemon) glance(ctx context.Context, o pressure.Onset, meter demand.Mete
 		from := c
 		from.At = c.At.Add(-o.Interval)
 		from.CPUTime, from.CPUWait = c.CPUTime-o.Run, c.CPUWait-o.Wait
-		return demand.Between(from, c)
+		return meter.Between(from, c)
 	}
 	select {
 	case <-time.After(rateWindow):
@@ -167,7 +167,7 @@ func (d *Daemon) glance(ctx context.Context, o pressure.Onset, meter demand.Mete
 	if err != nil {
 		return gnomon.Sample{}, false
 	}
-	return demand.Between(c, later)
+	return meter.Between(c, later)
 }
 
 // urgent takes an urgent sample where it is needed: to the broker first, as
@@ -177,6 +177,9 @@ func (d *Daemon) urgent(v *vm, s gnomon.Sample) {
 	for r := range gnomon.AllResources() {
 		if s.Known.Has(r) {
 			v.last.Usage[r], v.last.Demand[r], v.last.Allocation[r] = s.Usage[r], s.Demand[r], s.Allocation[r]
+			if r == gnomon.Disk {
+				v.last.Operations = s.Operations
+			}
 		}
 	}
 	d.step(gnomon.Event{Sampled: &s})

@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/hypervisor"
 	"github.com/gnomon-vm/gnomon/hypervisor/simulated"
 	"github.com/gnomon-vm/gnomon/wire/hostpb"
 )
@@ -33,7 +34,7 @@ func (r *rig) byHand(id gnomon.VMID, amount int64) {
 		if r.daemon.vms[id].overrides[gnomon.CPU].count > 0 {
 			return true
 		}
-		if _, err := r.sim.Apply(r.t.Context(), id, gnomon.CPU, amount); err != nil {
+		if _, err := r.sim.Apply(r.t.Context(), id, gnomon.CPU, amount, hypervisor.Terms{}); err != nil {
 			r.t.Error(err)
 		}
 		return false

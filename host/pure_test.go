@@ -77,7 +77,7 @@ func TestAllocationWhenFound(t *testing.T) {
 	m := hypervisor.Machine{
 		Max:      gnomon.Resources{gnomon.CPU: 4000, gnomon.Memory: 8 << 30},
 		Memory:   8 << 30, // its balloon does not work yet
-		Original: hypervisor.Limits{hypervisor.Unlimited, 2 << 30, 5, hypervisor.Unlimited},
+		Original: hypervisor.Original{Limits: hypervisor.Limits{hypervisor.Unlimited, 2 << 30, 5, hypervisor.Unlimited}},
 	}
 	want := gnomon.Resources{4000, 8 << 30, 5, hypervisor.Unlimited}
 	if got := allocationOf(m); got != want {
@@ -118,16 +118,16 @@ func TestStateSurvivesAndRefusesDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := hypervisor.Machine{ID: "a", Name: "vm", Original: hypervisor.Limits{-1, 5, 6, -1}}
+	m := hypervisor.Machine{ID: "a", Name: "vm", Original: hypervisor.Original{Limits: hypervisor.Limits{-1, 5, 6, -1}, Detail: "x"}}
 	if _, err := s.original(m); err != nil {
 		t.Fatal(err)
 	}
-	m.Original = hypervisor.Limits{100, 1, 1, 1} // what gnomon itself has set meanwhile
+	m.Original = hypervisor.Original{Limits: hypervisor.Limits{100, 1, 1, 1}} // what gnomon itself has set meanwhile
 	again, err := openState(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := again.original(m); err != nil || got != (hypervisor.Limits{-1, 5, 6, -1}) {
+	if got, err := again.original(m); err != nil || got != (hypervisor.Original{Limits: hypervisor.Limits{-1, 5, 6, -1}, Detail: "x"}) {
 		t.Errorf("original: %v, %v", got, err)
 	}
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 )
 
@@ -63,7 +62,7 @@ func TestAShadowThatIsEndingIsNotAdopted(t *testing.T) {
 	r.do(func() {
 		d := r.daemon
 		s := d.vms[id].shadow
-		seen := hypervisor.Machine{ID: s.id, Name: s.name, ShadowOf: id, Original: gnomon.Limits{}}
+		seen := hypervisor.Machine{ID: s.id, Name: s.name, ShadowOf: id, Original: hypervisor.Original{}}
 		d.endShadow(s)
 		d.adoptShadows([]hypervisor.Machine{seen})
 		if d.shadows[s.name] != nil {

@@ -48,7 +48,7 @@ func (a *agents) Start(_ context.Context, spec shadow.Spec) (shadow.Machine, err
 		return shadow.Machine{}, err
 	}
 	s := &inProcess{l, hypervisor.Machine{ID: id, Name: spec.Name, ShadowOf: spec.For, Account: spec.Account}}
-	s.Original = gnomon.Limits{spec.Size.CPU, spec.Size.Memory}
+	s.Original.Limits = gnomon.Limits{spec.Size.CPU, spec.Size.Memory}
 	a.mu.Lock()
 	a.running[id] = s
 	a.mu.Unlock()
@@ -140,7 +140,7 @@ func (a *agents) Associate(_ context.Context, m shadow.Machine, vm gnomon.VMID, 
 }
 
 func (a *agents) Resize(_ context.Context, m shadow.Machine, size config.Size) (config.Size, error) {
-	return size, a.change(m, func(m *hypervisor.Machine) { m.Original = gnomon.Limits{size.CPU, size.Memory} })
+	return size, a.change(m, func(m *hypervisor.Machine) { m.Original.Limits = gnomon.Limits{size.CPU, size.Memory} })
 }
 
 func (a *agents) Cost(shadow.Machine) (int64, time.Duration, error) { return 1 << 20, time.Second, nil }

@@ -253,7 +253,7 @@ func (d *Daemon) runs(name string) bool {
 
 // sizeOf returns the size of a shadow that was found running.
 func sizeOf(m hypervisor.Machine) config.Size {
-	size := config.Size{CPU: m.Original[gnomon.CPU], Memory: m.Original[gnomon.Memory]}
+	size := config.Size{CPU: m.Original.Limits[gnomon.CPU], Memory: m.Original.Limits[gnomon.Memory]}
 	if size.CPU == hypervisor.Unlimited {
 		size.CPU = m.Max[gnomon.CPU]
 	}

@@ -40,8 +40,8 @@ type expected struct {
 // original is a VM's limits as they were before gnomon, or as somebody else set
 // them since, where that was adopted.
 type original struct {
-	Name    string             `json:"name"`
-	Limits  hypervisor.Limits  `json:"limits"`
+	Name string `json:"name"`
+	hypervisor.Original
 	Adopted gnomon.ResourceSet `json:"adopted,omitempty"`
 }
 
@@ -86,14 +86,14 @@ func (s *stateFile) save() error {
 // original returns the limits to restore for a machine: those kept from before
 // a restart, or that came with it from another host, else those found now. They
 // are kept first.
-func (s *stateFile) original(m hypervisor.Machine) (hypervisor.Limits, error) {
+func (s *stateFile) original(m hypervisor.Machine) (hypervisor.Original, error) {
 	if o, ok := s.data.Originals[m.ID]; ok {
-		return o.Limits, nil
+		return o.Original, nil
 	}
-	o := original{Name: m.Name, Limits: m.Original}
+	o := original{Name: m.Name, Original: m.Original}
 	due, comes := s.data.Expected[m.ID]
 	if comes { // the limits it has are those that gnomon set elsewhere
-		o.Limits = due.Limits
+		o.Original = due.Original
 		delete(s.data.Expected, m.ID)
 	}
 	s.data.Originals[m.ID] = o
@@ -102,9 +102,9 @@ func (s *stateFile) original(m hypervisor.Machine) (hypervisor.Limits, error) {
 		if comes {
 			s.data.Expected[m.ID] = due
 		}
-		return hypervisor.Limits{}, err
+		return hypervisor.Original{}, err
 	}
-	return o.Limits, nil
+	return o.Original, nil
 }
 
 // forget drops the limits of a VM that ended or was given back.

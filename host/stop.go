@@ -98,7 +98,7 @@ func restoreEach(ctx context.Context, drv hypervisor.Driver, due map[gnomon.VMID
 	failed := map[gnomon.VMID]error{}
 	for id, o := range due {
 		wg.Go(func() {
-			if err := restore(ctx, drv, id, o.Limits); err != nil {
+			if err := restore(ctx, drv, id, o.Original); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				failed[id] = err
@@ -109,10 +109,10 @@ func restoreEach(ctx context.Context, drv hypervisor.Driver, due map[gnomon.VMID
 	return failed
 }
 
-func restore(ctx context.Context, drv hypervisor.Driver, id gnomon.VMID, limits hypervisor.Limits) error {
+func restore(ctx context.Context, drv hypervisor.Driver, id gnomon.VMID, own hypervisor.Original) error {
 	ctx, cancel := context.WithTimeout(ctx, restoreTimeout)
 	defer cancel()
-	err := drv.Restore(ctx, id, limits)
+	err := drv.Restore(ctx, id, own)
 	if errors.Is(err, hypervisor.ErrGone) || errors.Is(err, hypervisor.ErrInUse) {
 		return nil // with more memory than before a VM is no worse off
 	}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"sync"
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
@@ -16,6 +17,11 @@ type vm struct {
 	account string // as the broker knows it
 	params  config.Parameters
 	bounds  bounds
+
+	// operationSize is that of params when the limit of its disks was set last,
+	// hypervisor.Unlimited if it never was. renewing is while it is set again.
+	operationSize int64
+	renewing      sync.WaitGroup
 
 	meter   demand.Meter
 	due     time.Time // of the next reading
@@ -46,6 +52,7 @@ const (
 func newVM(m hypervisor.Machine, p config.Parameters, b bounds, now time.Time) *vm {
 	v := &vm{
 		machine: m, account: m.Account, params: p, bounds: b, due: now,
+		meter: demand.Meter{OperationSize: p.OperationSize}, operationSize: hypervisor.Unlimited,
 		decisions: ring[gnomon.Decision]{max: keptDecisions},
 	}
 	for r := range v.handovers {

@@ -46,11 +46,11 @@ type Driver interface {
 	// back. For memory it waits, up to ctx's deadline, until the guest has
 	// followed, and returns the size reached, with an error if that is not the
 	// one asked for.
-	Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64) (int64, error)
+	Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64, terms Terms) (int64, error)
 
 	// Restore undoes every limit that Apply set on the VM: each returns to
 	// what original says, as Machine.Original gave it when first seen.
-	Restore(ctx context.Context, id gnomon.VMID, original Limits) error
+	Restore(ctx context.Context, id gnomon.VMID, original Original) error
 
 	// Close releases the connection. It changes no VM.
 	Close() error
@@ -74,6 +74,22 @@ type (
 	Limits   = gnomon.Limits
 	Counters = gnomon.Counters
 )
+
+// Terms are what goes with the amount of a limit. The zero value says nothing.
+type Terms struct {
+	// Operations is how many a second all disks of the VM may do together, reads
+	// and writes, from 1; 0 leaves the limits they have of their own.
+	Operations int64
+}
+
+// Original is a VM's limits as they were found.
+type Original struct {
+	Limits Limits `json:"limits"`
+
+	// Detail is how the amounts are made up, in the driver's own words; empty where
+	// there is no more to tell. Where it is not of an amount, the amount counts.
+	Detail string `json:"detail,omitempty"`
+}
 
 // Machine is a running VM as the hypervisor defines it.
 type Machine struct {
@@ -105,7 +121,7 @@ type Machine struct {
 	// Original are the limits found in the live definition now. While the guest
 	// starts, and has more memory than its definition gives it only because its
 	// balloon does not work yet, that of memory is what the definition says.
-	Original Limits
+	Original Original
 
 	// Presence is where the host's kernel sees the VM.
 	Presence Presence

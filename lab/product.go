@@ -187,7 +187,7 @@ func (p *product) woken() {
 func (p *product) pressed(i int, r gnomon.Resource) bool {
 	g := p.s.guests[i]
 	now := g.counters(p.s.now)
-	s, ok := demand.Between(g.since[r], now)
+	s, ok := demand.Meter{}.Between(g.since[r], now)
 	if r == gnomon.Memory {
 		s, ok = g.meter.Ahead(now)
 	}

@@ -249,6 +249,10 @@ const maxOutcome = 4096
 // goes through the store.
 const maxAgentState = 512 << 10
 
+// maxLimitsDetail bounds what is handed over of how a VM's limits are made up, in
+// bytes: a hundred disks can each have a throttle of their own.
+const maxLimitsDetail = 64 << 10
+
 func checkOutcome(o *serverpb.Outcome) error {
 	if o == nil {
 		return refuseField("outcome", "outcome: it is missing")
@@ -258,6 +262,9 @@ func checkOutcome(o *serverpb.Outcome) error {
 	}
 	if n := len(o.GetHandover().GetAgentState()); n > maxAgentState {
 		return refuseField("outcome.handover.agent_state", "outcome.handover.agent_state: %d bytes, want at most %d", n, maxAgentState)
+	}
+	if n := len(o.GetHandover().GetLimitsDetail()); n > maxLimitsDetail {
+		return refuseField("outcome.handover.limits_detail", "outcome.handover.limits_detail: %d bytes, want at most %d", n, maxLimitsDetail)
 	}
 	if err := checkText("outcome.shadow", o.GetShadow(), true); err != nil {
 		return err

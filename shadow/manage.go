@@ -31,8 +31,8 @@ func (l *Launcher) Machines(context.Context) ([]hypervisor.Machine, error) {
 			continue // it ended
 		}
 		m := hypervisor.Machine{ID: r.ID, Name: r.Name, ShadowOf: r.For, Account: r.Account, VCPUs: 1, Paused: r.Paused}
-		m.Original[gnomon.CPU], m.Original[gnomon.Memory] = limits.CPU, limits.Memory
-		m.Max = gnomon.Resources(m.Original)
+		m.Original.Limits[gnomon.CPU], m.Original.Limits[gnomon.Memory] = limits.CPU, limits.Memory
+		m.Max = gnomon.Resources(m.Original.Limits)
 		out = append(out, m)
 	}
 	return out, nil

@@ -33,6 +33,10 @@ const (
 // Meter turns one VM's successive counters into samples. The zero value is
 // ready for use; it is not safe for concurrent use.
 type Meter struct {
+	// OperationSize is how many bytes an operation of a disk counts as at least; 0
+	// counts bytes alone.
+	OperationSize int64
+
 	last     gnomon.Counters
 	started  bool
 	reserved int64     // bytes given to the guest that its kernel does not manage
@@ -57,7 +61,7 @@ func (m *Meter) Next(c gnomon.Counters) (gnomon.Sample, bool) {
 	s := gnomon.Sample{VM: c.VM, At: c.At, Interval: c.At.Sub(last.At), Allocation: allocation(c)}
 	cpu(&s, last, c)
 	m.memory(&s, last, c)
-	disk(&s, last, c)
+	m.disk(&s, last, c)
 	network(&s, last, c)
 	return s, true
 }
@@ -69,9 +73,10 @@ func (m Meter) Ahead(c gnomon.Counters) (gnomon.Sample, bool) {
 }
 
 // Between returns the urgent sample from one reading of CPU, disk or network to
-// a later one. It may be short: what passed before does not count.
-func Between(from, to gnomon.Counters) (gnomon.Sample, bool) {
-	var m Meter
+// a later one, and leaves the intervals of Next as they are. It may be short:
+// what passed before does not count.
+func (m Meter) Between(from, to gnomon.Counters) (gnomon.Sample, bool) {
+	m = Meter{OperationSize: m.OperationSize}
 	m.Next(from)
 	return urgent(m.Next(to))
 }
@@ -166,11 +171,15 @@ func (m *Meter) memory(s *gnomon.Sample, last, c gnomon.Counters) {
 // tenths of the limit with a queue of busyQueue or more the VM is short, and
 // demand is usage × (1 + queue / 4), at most twice the usage: how much more an
 // open limit would let through, a queue cannot tell.
-func disk(s *gnomon.Sample, last, c gnomon.Counters) {
+//
+// Operations count as bytes, those that are small as OperationSize each: whether
+// a VM is at its limit by the one or by the other is the same.
+func (m *Meter) disk(s *gnomon.Sample, last, c gnomon.Counters) {
 	if !(last.Known & c.Known).Has(gnomon.Disk) {
 		return
 	}
-	usage := perSecond(c.DiskBytes-last.DiskBytes, s.Interval)
+	s.Operations = perSecond(c.DiskRequests-last.DiskRequests, s.Interval)
+	usage := max(perSecond(c.DiskBytes-last.DiskBytes, s.Interval), min(s.Operations, maxAmount/(m.OperationSize+1))*m.OperationSize)
 	limit := c.Allocation[gnomon.Disk]
 	wanted, starved := usage, time.Duration(0)
 	if queue := float64(c.DiskTime-last.DiskTime) / float64(s.Interval); limit > 0 && usage >= limit-limit/10 && queue >= busyQueue {

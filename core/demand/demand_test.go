@@ -95,6 +95,37 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// Small operations use a disk up as bytes do.
+func TestOperationsCount(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		size            int64
+		bytes, requests int64
+		busy            time.Duration
+		usage, demand   int64
+		starved         time.Duration
+	}{
+		{"small ones", 16 << 10, 4e6, 1000, 0, 500 * 16 << 10, 500 * 16 << 10, 0},
+		{"large ones", 16 << 10, 40e6, 1000, 0, 20e6, 20e6, 0},
+		{"not counted", 0, 4e6, 1000, 9 * time.Second, 2e6, 2e6, 0},
+		{"at their limit", 20_000, 4e6, 1000, 2 * time.Second, 10e6, 12.5e6, 2 * time.Second},
+		{"without end", 1 << 20, 0, 1 << 62, 0, 1 << 50 / (1<<20 + 1) << 20, 1 << 50 / (1<<20 + 1) << 20, 0},
+	} {
+		m := demand.Meter{OperationSize: c.size}
+		m.Next(quiet(0))
+		next := quiet(2 * time.Second)
+		next.DiskBytes, next.DiskRequests, next.DiskTime = c.bytes, c.requests, c.busy
+		s, _ := m.Next(next)
+		if s.Usage[gnomon.Disk] != c.usage || s.Demand[gnomon.Disk] != c.demand || s.Starved[gnomon.Disk] != c.starved || s.Operations != min(c.requests/2, 1<<50) {
+			t.Errorf("%s: uses %d, wants %d, starved for %v at %d operations/s; want %d, %d, %v", c.name,
+				s.Usage[gnomon.Disk], s.Demand[gnomon.Disk], s.Starved[gnomon.Disk], s.Operations, c.usage, c.demand, c.starved)
+		}
+		if b, ok := m.Between(quiet(0), next); !ok || b.Usage[gnomon.Disk] != c.usage {
+			t.Errorf("%s: looked at between, it uses %d, want %d", c.name, b.Usage[gnomon.Disk], c.usage)
+		}
+	}
+}
+
 func TestUnlimitedAllocation(t *testing.T) {
 	var m demand.Meter
 	m.Next(quiet(0))

@@ -17,7 +17,7 @@ func TestBetweenSeesShortBursts(t *testing.T) {
 		to.CPUTime, to.CPUWait = 2*time.Millisecond, interval-2*time.Millisecond
 		to.DiskBytes, to.DiskTime = int64(10e6*interval.Seconds()), 4*interval
 		to.NetworkBytes, to.NetworkBacklog = int64(20e6*interval.Seconds()), int64(2e6*interval.Seconds())
-		s, ok := demand.Between(from, to)
+		s, ok := demand.Meter{}.Between(from, to)
 		if !ok || !s.Urgent || s.Interval != interval {
 			t.Fatalf("Between = %+v, %v", s, ok)
 		}

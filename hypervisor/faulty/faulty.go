@@ -179,7 +179,7 @@ func (d *Driver) Glance(ctx context.Context, id gnomon.VMID, r gnomon.Resource) 
 }
 
 // Apply calls the wrapped driver's.
-func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64) (int64, error) {
+func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64, terms hypervisor.Terms) (int64, error) {
 	late, err := d.before(ctx, Apply, []gnomon.VMID{id}, r)
 	if err != nil {
 		return 0, err
@@ -187,7 +187,7 @@ func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, a
 	if d.isGone(id) {
 		return 0, hypervisor.ErrGone
 	}
-	got, err := d.inner.Apply(ctx, id, r, amount)
+	got, err := d.inner.Apply(ctx, id, r, amount, terms)
 	for _, f := range late.hit {
 		got += f.Observed
 	}
@@ -195,7 +195,7 @@ func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, a
 }
 
 // Restore calls the wrapped driver's.
-func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hypervisor.Limits) error {
+func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hypervisor.Original) error {
 	late, err := d.before(ctx, Restore, []gnomon.VMID{id}, 0)
 	if err != nil {
 		return err

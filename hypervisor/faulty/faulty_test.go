@@ -50,7 +50,7 @@ func TestApplyFailsAsCounted(t *testing.T) {
 		{"a", gnomon.CPU, true},
 		{"a", gnomon.CPU, false},
 	} {
-		_, err := d.Apply(t.Context(), c.vm, c.r, 500)
+		_, err := d.Apply(t.Context(), c.vm, c.r, 500, hypervisor.Terms{})
 		if errors.Is(err, faulty.ErrInjected) != c.fail {
 			t.Errorf("call %d: Apply(%s, %s) = %v, want failure %v", i, c.vm, c.r, err, c.fail)
 		}
@@ -62,7 +62,7 @@ func TestErrorBeforeAndAfter(t *testing.T) {
 		faulty.Fault{Op: faulty.Apply, VM: "a", Error: "before"},
 		faulty.Fault{Op: faulty.Apply, VM: "b", LateError: "after"})
 	for id, want := range map[gnomon.VMID]int64{"a": hypervisor.Unlimited, "b": 700} {
-		if _, err := d.Apply(t.Context(), id, gnomon.CPU, 700); !errors.Is(err, faulty.ErrInjected) {
+		if _, err := d.Apply(t.Context(), id, gnomon.CPU, 700, hypervisor.Terms{}); !errors.Is(err, faulty.ErrInjected) {
 			t.Errorf("Apply(%s) = %v", id, err)
 		}
 		if got, _, _ := host.Settled(id, gnomon.CPU); got != want {
@@ -75,7 +75,7 @@ func TestObservedDiffers(t *testing.T) {
 	d, _ := wrap(t,
 		faulty.Fault{Op: faulty.Apply, Observed: -50},
 		faulty.Fault{Op: faulty.Read, VM: "b", Resource: gnomon.CPU, Observed: 7, Times: -1})
-	if got, err := d.Apply(t.Context(), "b", gnomon.CPU, 300); err != nil || got != 250 {
+	if got, err := d.Apply(t.Context(), "b", gnomon.CPU, 300, hypervisor.Terms{}); err != nil || got != 250 {
 		t.Errorf("Apply = %d, %v; want 250", got, err)
 	}
 	cs, err := d.Read(t.Context(), []gnomon.VMID{"a", "b"})
@@ -99,10 +99,10 @@ func TestVMDropped(t *testing.T) {
 	if c := <-changes; c.Kind != hypervisor.Stopped || c.VM != "a" {
 		t.Errorf("change = %+v, want that a stopped", c)
 	}
-	if _, err := d.Apply(t.Context(), "a", gnomon.CPU, 1); !errors.Is(err, hypervisor.ErrGone) {
+	if _, err := d.Apply(t.Context(), "a", gnomon.CPU, 1, hypervisor.Terms{}); !errors.Is(err, hypervisor.ErrGone) {
 		t.Errorf("Apply = %v", err)
 	}
-	if err := d.Restore(t.Context(), "a", hypervisor.Limits{}); !errors.Is(err, hypervisor.ErrGone) {
+	if err := d.Restore(t.Context(), "a", hypervisor.Original{}); !errors.Is(err, hypervisor.ErrGone) {
 		t.Errorf("Restore = %v", err)
 	}
 	if ms, err := d.Machines(t.Context()); err != nil || len(ms) != 1 || ms[0].ID != "b" {

@@ -33,19 +33,19 @@ func testMachines(t *testing.T, ctx context.Context, s Subject) {
 			t.Errorf("%s of the VM cannot be limited: %s", r, m.Why[r])
 		}
 	}
-	if o := m.Original[gnomon.Memory]; o <= 0 || o > m.Max[gnomon.Memory] {
+	if o := m.Original.Limits[gnomon.Memory]; o <= 0 || o > m.Max[gnomon.Memory] {
 		t.Errorf("original memory = %d, want up to %d", o, m.Max[gnomon.Memory])
 	}
-	if m.Memory != m.Original[gnomon.Memory] {
-		t.Errorf("the guest has %d bytes, and they are not its limit of %d", m.Memory, m.Original[gnomon.Memory])
+	if m.Memory != m.Original.Limits[gnomon.Memory] {
+		t.Errorf("the guest has %d bytes, and they are not its limit of %d", m.Memory, m.Original.Limits[gnomon.Memory])
 	}
 	bare := s.machine(t, ctx, s.Bare)
 	for _, r := range []gnomon.Resource{gnomon.Disk, gnomon.Network} {
 		if bare.Limits.Has(r) || bare.Why[r] == "" {
 			t.Errorf("%s of the bare VM: limits %v, why %q; want a reason why not", r, bare.Limits.Has(r), bare.Why[r])
 		}
-		if bare.Original[r] != hypervisor.Unlimited {
-			t.Errorf("%s of the bare VM has the limit %d", r, bare.Original[r])
+		if bare.Original.Limits[r] != hypervisor.Unlimited {
+			t.Errorf("%s of the bare VM has the limit %d", r, bare.Original.Limits[r])
 		}
 	}
 	shadow := s.machine(t, ctx, s.Shadow)
@@ -86,7 +86,7 @@ func testCountersGrow(t *testing.T, ctx context.Context, s Subject) {
 	if a.MemoryAt.IsZero() || a.VCPUs < 1 {
 		t.Errorf("memory told at %v, %d vCPUs", a.MemoryAt, a.VCPUs)
 	}
-	if got, want := a.Allocation, s.machine(t, ctx, s.VM).Original; got != want {
+	if got, want := a.Allocation, s.machine(t, ctx, s.VM).Original.Limits; got != want {
 		t.Errorf("allocation = %v, limits listed = %v", got, want)
 	}
 }

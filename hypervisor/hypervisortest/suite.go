@@ -125,7 +125,7 @@ func (s Subject) apply(t *testing.T, ctx context.Context, r gnomon.Resource, amo
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	got, err := s.Driver.Apply(ctx, s.VM, r, amount)
+	got, err := s.Driver.Apply(ctx, s.VM, r, amount, hypervisor.Terms{})
 	if err != nil || got != amount {
 		t.Fatalf("Apply(%s, %d) = %d, %v", r, amount, got, err)
 	}

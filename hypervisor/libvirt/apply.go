@@ -16,7 +16,7 @@ import (
 // 64 KiB; if the guest does not follow in time, it is left at the size reached,
 // so that nothing moves any more after Apply has returned. While libvirt is still
 // busy with an earlier call for the VM, only its network is changed.
-func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64) (int64, error) {
+func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64, terms hypervisor.Terms) (int64, error) {
 	if !r.Valid() {
 		return 0, fmt.Errorf("limit %s: %w", r, hypervisor.ErrUnsupported)
 	}
@@ -26,7 +26,7 @@ func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, a
 	}
 	var got int64
 	err = dm.change(ctx, d, r, amount, func() (err error) {
-		got, err = d.set(ctx, dm, r, amount)
+		got, err = d.set(ctx, dm, r, amount, terms)
 		return err
 	})
 	return got, err
@@ -52,7 +52,7 @@ func (dm *domain) change(ctx context.Context, d *Driver, r gnomon.Resource, amou
 	return nil
 }
 
-func (d *Driver) set(ctx context.Context, dm *domain, r gnomon.Resource, amount int64) (int64, error) {
+func (d *Driver) set(ctx context.Context, dm *domain, r gnomon.Resource, amount int64, terms hypervisor.Terms) (int64, error) {
 	if r != gnomon.Network && dm.held() { // before anything is taken for changed
 		return 0, errHeld
 	}
@@ -62,7 +62,7 @@ func (d *Driver) set(ctx context.Context, dm *domain, r gnomon.Resource, amount 
 	case gnomon.Memory:
 		return d.setMemory(ctx, dm, amount, true)
 	case gnomon.Disk:
-		return d.setDisk(ctx, dm, amount)
+		return d.setDisk(ctx, dm, amount, terms.Operations)
 	case gnomon.Network:
 		return d.setNetwork(dm, amount)
 	}

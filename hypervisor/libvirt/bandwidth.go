@@ -8,69 +8,81 @@ import (
 
 	lv "github.com/digitalocean/go-libvirt"
 
-	"github.com/gnomon-vm/gnomon/hypervisor"
+	"github.com/gnomon-vm/gnomon"
 )
 
-// setDisk gives each writable disk an even part of the rate.
-func (d *Driver) setDisk(ctx context.Context, dm *domain, amount int64) (int64, error) {
-	n := len(dm.def.disks)
-	if amount != hypervisor.Unlimited && amount < int64(n) {
-		return 0, fmt.Errorf("%d bytes/s cannot be split over %d disks", amount, n)
+// setDisk has the writable disks share the amount and the operations, whichever
+// of them needs them. Where nothing is said of operations, and somebody else
+// limits them, each disk keeps that limit and has an even part of the amount.
+func (d *Driver) setDisk(ctx context.Context, dm *domain, amount, operations int64) (int64, error) {
+	now, err := d.throttles(ctx, dm)
+	if err != nil {
+		return 0, err
+	}
+	want, err := now.limited(amount, operations)
+	if err != nil {
+		return 0, err
 	}
 	dm.throttle.forget()
-	for i, disk := range dm.def.disks {
-		part := int64(0) // libvirt's word for no limit
-		if amount != hypervisor.Unlimited {
-			part = split(amount, i, n)
-		}
-		// A rate is refused while a burst is set: send the group whole.
-		params := []lv.TypedParam{
-			{Field: lv.DomainBlockIotuneTotalBytesSec, Value: *lv.NewTypedParamValueUllong(uint64(part))},
-			{Field: lv.DomainBlockIotuneTotalBytesSecMax, Value: *lv.NewTypedParamValueUllong(0)},
-		}
-		err := doOn(ctx, d, dm.live, func(l *lv.Libvirt) error {
-			return l.DomainSetBlockIOTune(dm.Domain, disk, params, uint32(lv.DomainAffectLive))
-		})
-		if err != nil {
-			return 0, fmt.Errorf("throttle disk %s: %w", disk, err)
+	for _, disk := range dm.def.disks {
+		if err := d.setThrottle(ctx, dm, disk, want[disk]); err != nil {
+			return 0, err
 		}
 	}
 	dm.throttle.forget()
 	return d.diskLimit(ctx, dm)
 }
 
-// diskLimit returns the sum of the disks' rates, asked for now and then;
-// Unlimited if any of them has none. While the domain is held it is what was
-// known last.
+// diskLimit returns what the disks may do together; Unlimited if any of them has
+// no limit.
 func (d *Driver) diskLimit(ctx context.Context, dm *domain) (int64, error) {
-	if len(dm.def.disks) == 0 {
-		return hypervisor.Unlimited, nil
+	found, err := d.throttles(ctx, dm)
+	return found.amount(), err
+}
+
+// restoreDisk gives each disk the throttle back that it had.
+func (d *Driver) restoreDisk(ctx context.Context, dm *domain, want throttles) error {
+	dm.throttle.forget() // another change may have been under way
+	now, err := d.throttles(ctx, dm)
+	if err != nil {
+		return err
 	}
-	sum, epoch, ok := dm.throttle.get()
+	defer dm.throttle.forget()
+	for _, disk := range dm.def.disks {
+		if now[disk].equal(want[disk]) {
+			continue
+		}
+		if err := d.setThrottle(ctx, dm, disk, want[disk]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// throttles returns those of all disks that can be written, asked for now and
+// then. While the domain is held they are what was known last.
+func (d *Driver) throttles(ctx context.Context, dm *domain) (throttles, error) {
+	found, epoch, ok := dm.throttle.get()
 	if ok {
-		return sum, nil
+		return found, nil
 	}
 	asked := time.Now()
-	sum = 0
+	found = make(throttles, len(dm.def.disks))
 	for _, disk := range dm.def.disks {
-		rate, err := d.diskRate(ctx, dm, disk)
+		t, err := d.askThrottle(ctx, dm, disk)
 		if last, ok := dm.throttle.last(); ok && errors.Is(err, errHeld) {
 			return last, nil
 		}
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		if rate == 0 {
-			sum = hypervisor.Unlimited
-			break
-		}
-		sum += rate
+		found[disk] = t
 	}
-	dm.throttle.put(epoch, sum, asked)
-	return sum, nil
+	dm.throttle.put(epoch, found, asked)
+	return found, nil
 }
 
-func (d *Driver) diskRate(ctx context.Context, dm *domain, disk string) (int64, error) {
+func (d *Driver) askThrottle(ctx context.Context, dm *domain, disk string) (throttle, error) {
 	params, err := callOn(ctx, d, dm.live, func(l *lv.Libvirt) ([]lv.TypedParam, error) {
 		const most = 32 // parameters, libvirt's own bound
 		params, _, err := l.DomainGetBlockIOTune(dm.Domain, lv.OptString{disk}, most,
@@ -78,12 +90,29 @@ func (d *Driver) diskRate(ctx context.Context, dm *domain, disk string) (int64, 
 		return params, err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("read throttle of disk %s: %w", disk, err)
+		return throttle{}, fmt.Errorf("read throttle of disk %s: %w", disk, err)
 	}
-	for _, p := range params {
-		if p.Field == lv.DomainBlockIotuneTotalBytesSec {
-			return number(p.Value), nil
-		}
+	return decodeThrottle(params), nil
+}
+
+func (d *Driver) setThrottle(ctx context.Context, dm *domain, disk string, t throttle) error {
+	err := doOn(ctx, d, dm.live, func(l *lv.Libvirt) error {
+		return l.DomainSetBlockIOTune(dm.Domain, disk, t.params(), uint32(lv.DomainAffectLive))
+	})
+	if err != nil {
+		return fmt.Errorf("throttle disk %s: %w", disk, err)
 	}
-	return 0, nil
+	return nil
+}
+
+// detail tells what the amounts of a VM's limits do not: each disk's throttle.
+func (d *Driver) detail(ctx context.Context, dm *domain) (string, error) {
+	if !dm.limits.Has(gnomon.Disk) {
+		return "", nil
+	}
+	found, err := d.throttles(ctx, dm)
+	if err != nil {
+		return "", err
+	}
+	return found.encode()
 }

@@ -201,24 +201,11 @@ func (def *definition) readDisks(disks []libvirtxml.DomainDisk) {
 			def.disks = nil
 			break
 		}
-		if t := disk.IOTune; t != nil && !simple(*t) {
-			why = fmt.Sprintf("disk %s has a throttle with more than a total rate, which would be lost", disk.Target.Dev)
-			def.disks = nil
-			break
-		}
 		def.disks = append(def.disks, disk.Target.Dev)
 	}
 	if len(def.disks) == 0 {
 		def.why[gnomon.Disk] = why
 	}
-}
-
-// simple reports whether the throttle is at most a total rate, which can be
-// changed and put back with nothing lost. The name of the group does not count:
-// libvirt gives each disk one.
-func simple(t libvirtxml.DomainDiskIOTune) bool {
-	t.TotalBytesSec, t.GroupName = 0, ""
-	return t == libvirtxml.DomainDiskIOTune{}
 }
 
 func (def *definition) readInterfaces(nics []libvirtxml.DomainInterface) {

@@ -36,8 +36,8 @@ type live struct {
 	// busy serialises what changes one resource; each holds a token while free.
 	busy [gnomon.NumResources]chan struct{}
 
-	quota    memo
-	throttle memo
+	quota    memo[int64]
+	throttle memo[throttles]
 	traffic  traffic
 
 	mu    sync.Mutex

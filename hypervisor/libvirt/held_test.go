@@ -80,9 +80,9 @@ func TestHeldEndsWithTheConnection(t *testing.T) {
 func TestHeldDomainKeepsItsLastDiskLimit(t *testing.T) {
 	d := &Driver{}
 	dm := &domain{def: &definition{disks: []string{"vda"}}, limits: gnomon.SetOf(gnomon.Disk), live: newLive(1)}
-	dm.throttle.put(0, 7, time.Now().Add(-2*stale))
+	dm.throttle.put(0, throttles{"vda": shared(7, 0)}, time.Now().Add(-2*stale))
 	dm.setLate(1)
-	if got, err := d.set(t.Context(), dm, gnomon.Disk, 9); !errors.Is(err, errHeld) {
+	if got, err := d.set(t.Context(), dm, gnomon.Disk, 9, hypervisor.Terms{}); !errors.Is(err, errHeld) {
 		t.Errorf("set = %d, %v; want %v", got, err, errHeld)
 	}
 	if got, err := d.diskLimit(t.Context(), dm); err != nil || got != 7 {

@@ -4,8 +4,8 @@
 // the running machine only, never in its stored definition: CPU by the vCPUs'
 // bandwidth quota, memory by the balloon, disk by the block throttle, network
 // by a shaper on the taps (see the package shaper). Limits that belong to a
-// machine as a whole are split evenly: CPU over the vCPUs, disk over the
-// writable disks, network over the interfaces.
+// machine as a whole are shared by its writable disks, and split evenly over its
+// vCPUs and its interfaces.
 package libvirt
 
 import (

@@ -92,16 +92,19 @@ func (d *Driver) machine(ctx context.Context, dom lv.Domain) (hypervisor.Machine
 	m.Max[gnomon.Memory] = dm.def.maxMemory
 	for r := range gnomon.AllResources() {
 		if r == gnomon.Memory && !dm.movedLately() && len(dm.def.plugs) == 0 {
-			m.Original[r] = size
+			m.Original.Limits[r] = size
 			continue
 		}
-		if m.Original[r], err = d.limit(ctx, dm, r); err != nil {
+		if m.Original.Limits[r], err = d.limit(ctx, dm, r); err != nil {
 			return m, d.goneOr(ctx, dom, fmt.Errorf("read %s limit: %w", r, err))
 		}
 	}
-	m.Memory = m.Original[gnomon.Memory]
+	m.Memory = m.Original.Limits[gnomon.Memory]
 	if dm.starts(m.Memory) {
-		m.Original[gnomon.Memory] = dm.begins
+		m.Original.Limits[gnomon.Memory] = dm.begins
+	}
+	if m.Original.Detail, err = d.detail(ctx, dm); err != nil {
+		return m, d.goneOr(ctx, dom, err)
 	}
 	return m, nil
 }

@@ -76,7 +76,7 @@ func within(t *testing.T, d *Driver, limit time.Duration, id gnomon.VMID, amount
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	return d.Apply(ctx, id, gnomon.Memory, amount)
+	return d.Apply(ctx, id, gnomon.Memory, amount, hypervisor.Terms{})
 }
 
 // A guest with a virtio-mem device goes above what it booted with by plugging,
@@ -85,7 +85,7 @@ func testPlugged(t *testing.T, b *bench) {
 	id := b.start(t, guest{plug: 128})
 	b.ready(t, id)
 	m, err := b.d.machine(t.Context(), mustLookup(t, b.d, id).Domain)
-	if err != nil || m.Max[gnomon.Memory] != 384*mib || m.Original[gnomon.Memory] != 256*mib || !m.Limits.Has(gnomon.Memory) {
+	if err != nil || m.Max[gnomon.Memory] != 384*mib || m.Original.Limits[gnomon.Memory] != 256*mib || !m.Limits.Has(gnomon.Memory) {
 		t.Fatalf("machine = %+v, %v", m, err)
 	}
 	apply := func(want int64) {
@@ -126,8 +126,8 @@ func testStarting(t *testing.T, b *bench) {
 	look := func(memory, original int64) {
 		t.Helper()
 		m, err := b.d.machine(t.Context(), dm.Domain)
-		if err != nil || m.Memory != memory || m.Original[gnomon.Memory] != original {
-			t.Errorf("it has %d MiB, and had %d before gnomon (%v); want %d and %d", m.Memory/mib, m.Original[gnomon.Memory]/mib, err, memory/mib, original/mib)
+		if err != nil || m.Memory != memory || m.Original.Limits[gnomon.Memory] != original {
+			t.Errorf("it has %d MiB, and had %d before gnomon (%v); want %d and %d", m.Memory/mib, m.Original.Limits[gnomon.Memory]/mib, err, memory/mib, original/mib)
 		}
 	}
 	look(512*mib, 256*mib)
@@ -168,7 +168,7 @@ func testWithoutDriver(t *testing.T, b *bench) {
 // A VM without a balloon says so, and is left alone.
 func testWithoutBalloon(t *testing.T, b *bench) {
 	id := b.start(t, guest{mute: true})
-	got, err := b.d.Apply(t.Context(), id, gnomon.Memory, 128<<20)
+	got, err := b.d.Apply(t.Context(), id, gnomon.Memory, 128<<20, hypervisor.Terms{})
 	if !errors.Is(err, hypervisor.ErrUnsupported) {
 		t.Errorf("Apply = %d, %v; want ErrUnsupported", got, err)
 	}
@@ -182,7 +182,7 @@ func testWithoutBalloon(t *testing.T, b *bench) {
 func testSlow(t *testing.T, b *bench) {
 	id := b.start(t, guest{})
 	b.ready(t, id)
-	if _, err := b.d.Apply(t.Context(), id, gnomon.CPU, 60); err != nil {
+	if _, err := b.d.Apply(t.Context(), id, gnomon.CPU, 60, hypervisor.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	reached, err := within(t, b.d, 2*time.Second, id, 96*mib)
@@ -190,7 +190,7 @@ func testSlow(t *testing.T, b *bench) {
 		t.Fatalf("Apply = %d MiB, %v; want less than all in time", reached/mib, err)
 	}
 	t.Logf("%d MiB of 160 given back in time", 256-reached/mib)
-	if _, err := b.d.Apply(t.Context(), id, gnomon.CPU, hypervisor.Unlimited); err != nil {
+	if _, err := b.d.Apply(t.Context(), id, gnomon.CPU, hypervisor.Unlimited, hypervisor.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	<-time.After(2 * time.Second) // for what must not happen
@@ -208,7 +208,7 @@ func testPaused(t *testing.T, b *bench) {
 	if got, err := within(t, b.d, 2*time.Second, id, 128*mib); !errors.Is(err, context.DeadlineExceeded) || got != 256*mib {
 		t.Errorf("Apply of memory = %d MiB, %v; want it to stay at 256", got/mib, err)
 	}
-	if got, err := b.d.Apply(t.Context(), id, gnomon.CPU, 500); err != nil || got != 500 {
+	if got, err := b.d.Apply(t.Context(), id, gnomon.CPU, 500, hypervisor.Terms{}); err != nil || got != 500 {
 		t.Errorf("Apply of CPU = %d, %v", got, err)
 	}
 	act(b.d.Resume)(t, id)
@@ -224,12 +224,12 @@ func testPaused(t *testing.T, b *bench) {
 func testEndsMidway(t *testing.T, b *bench) {
 	id := b.start(t, guest{})
 	b.ready(t, id)
-	if _, err := b.d.Apply(t.Context(), id, gnomon.CPU, 20); err != nil {
+	if _, err := b.d.Apply(t.Context(), id, gnomon.CPU, 20, hypervisor.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := b.d.Apply(t.Context(), id, gnomon.Memory, 96*mib)
+		_, err := b.d.Apply(t.Context(), id, gnomon.Memory, 96*mib, hypervisor.Terms{})
 		done <- err
 	}()
 	poll(t, "the balloon to be told to move", func() bool { return mustLookup(t, b.d, id).movedLately() })

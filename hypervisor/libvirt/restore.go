@@ -16,7 +16,7 @@ import (
 // Memory is never lowered below what the guest uses and a tenth; if nothing but
 // that is left to do, the error is hypervisor.ErrInUse. If it grows and the guest does not follow in time,
 // which is an error too, the balloon is left to go on when the guest can.
-func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hypervisor.Limits) error {
+func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hypervisor.Original) error {
 	dm, err := d.lookup(ctx, id)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hyperviso
 		if !dm.limits.Has(r) {
 			continue
 		}
-		err := d.restore(ctx, dm, r, original[r])
+		err := d.restore(ctx, dm, r, original)
 		if errors.Is(err, hypervisor.ErrGone) {
 			return hypervisor.ErrGone
 		}
@@ -48,8 +48,18 @@ func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hyperviso
 	return nil
 }
 
-func (d *Driver) restore(ctx context.Context, dm *domain, r gnomon.Resource, want int64) error {
+func (d *Driver) restore(ctx context.Context, dm *domain, r gnomon.Resource, original hypervisor.Original) error {
+	want := original.Limits[r]
 	return dm.change(ctx, d, r, want, func() error {
+		if r == gnomon.Disk && original.Detail != "" {
+			disks, err := parseThrottles(original.Detail)
+			if err != nil {
+				return err
+			}
+			if disks.of(dm.def.disks).amount() == want {
+				return d.restoreDisk(ctx, dm, disks)
+			}
+		}
 		// Another change may have been under way: only now does it count.
 		if now, err := d.limit(ctx, dm, r); err == nil && now == want {
 			return nil
@@ -57,7 +67,7 @@ func (d *Driver) restore(ctx context.Context, dm *domain, r gnomon.Resource, wan
 		if r == gnomon.Memory {
 			return d.restoreMemory(ctx, dm, want)
 		}
-		_, err := d.set(ctx, dm, r, want)
+		_, err := d.set(ctx, dm, r, want, hypervisor.Terms{})
 		return err
 	})
 }

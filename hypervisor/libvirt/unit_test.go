@@ -79,10 +79,6 @@ func TestParseDefinition(t *testing.T) {
 		{"read-only disks", `<disk type="file" device="cdrom"><target dev="sda"/><readonly/></disk>
 			<disk type="file" device="disk"><target dev="vdb"/><readonly/></disk>` + tap + balloon, nil, []string{"vnet1"},
 			map[gnomon.Resource]string{gnomon.Disk: "no disk that can be written"}},
-		{"throttled by a total", strings.Replace(disk, "</disk>", "<iotune><total_bytes_sec>5</total_bytes_sec><group_name>g</group_name></iotune></disk>", 1) + tap + balloon,
-			[]string{"vda"}, []string{"vnet1"}, nil},
-		{"throttled with bursts", strings.Replace(disk, "</disk>", "<iotune><total_bytes_sec>5</total_bytes_sec><total_bytes_sec_max>9</total_bytes_sec_max></iotune></disk>", 1) + tap + balloon,
-			nil, []string{"vnet1"}, map[gnomon.Resource]string{gnomon.Disk: "disk vda has a throttle with more than a total rate, which would be lost"}},
 		{"passed through", disk + tap + balloon + `<hostdev mode="subsystem" type="pci"><source><address domain="0" bus="1" slot="0" function="0"/></source></hostdev>`,
 			[]string{"vda"}, []string{"vnet1"}, map[gnomon.Resource]string{gnomon.Memory: "a passed-through device pins the memory"}},
 	} {
@@ -212,7 +208,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestMemoForgetsWhatWasAskedBeforeAChange(t *testing.T) {
-	var m memo
+	var m memo[int64]
 	_, epoch, ok := m.get()
 	if ok {
 		t.Error("an empty memo remembers")

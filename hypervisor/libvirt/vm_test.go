@@ -227,7 +227,7 @@ func TestConformance(t *testing.T) {
 			Start:  func(t *testing.T) gnomon.VMID { return b.start(t, guest{}) },
 			Stop:   act(b.d.Destroy), Suspend: act(b.d.Suspend), Resume: act(b.d.Resume),
 			Advance: func(d time.Duration) { <-time.After(d) },
-			Tight:   gnomon.Resources{gnomon.CPU: 300, gnomon.Disk: 1_000_000, gnomon.Network: 500_000},
+			Tight:   gnomon.Resources{gnomon.CPU: 300, gnomon.Disk: 300_000, gnomon.Network: 500_000},
 		}
 		s.Amounts = [gnomon.NumResources][]int64{
 			gnomon.CPU:     {300, 730, 55, 10},

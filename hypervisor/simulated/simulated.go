@@ -179,8 +179,9 @@ func (d *Driver) Glance(ctx context.Context, id gnomon.VMID, r gnomon.Resource) 
 	return c, nil
 }
 
-// Apply sets one limit. All but memory's hold from the next step on.
-func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64) (int64, error) {
+// Apply sets one limit. All but memory's hold from the next step on. The disks
+// of simulated VMs know bytes only, no operations.
+func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64, _ hypervisor.Terms) (int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
@@ -273,7 +274,7 @@ func (d *Driver) begin(id gnomon.VMID, r gnomon.Resource, amount int64) (int64, 
 }
 
 // Restore returns each limit that differs from original to it.
-func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hypervisor.Limits) error {
+func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hypervisor.Original) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
@@ -285,12 +286,12 @@ func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hyperviso
 		if v == nil {
 			return hypervisor.ErrGone
 		}
-		if !v.spec.limits().Has(r) || v.limit(r) == original[r] && (r != gnomon.Memory || v.target == original[r]) {
+		if !v.spec.limits().Has(r) || v.limit(r) == original.Limits[r] && (r != gnomon.Memory || v.target == original.Limits[r]) {
 			continue
 		}
-		_, err := d.begin(id, r, original[r])
+		_, err := d.begin(id, r, original.Limits[r])
 		if err == nil && r == gnomon.Memory {
-			_, err = d.await(ctx, id, original[r])
+			_, err = d.await(ctx, id, original.Limits[r])
 		}
 		errs = append(errs, err)
 	}

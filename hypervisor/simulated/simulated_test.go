@@ -45,7 +45,7 @@ func within(got, want float64) bool { return math.Abs(got-want) <= 0.01*math.Abs
 func TestThrottledCPUWaits(t *testing.T) {
 	d := simulated.New(simulated.Options{})
 	add(t, d, simulated.Spec{ID: "a", VCPUs: 2, Demand: [4]simulated.Demand{gnomon.CPU: simulated.Constant(1000)}})
-	if _, err := d.Apply(t.Context(), "a", gnomon.CPU, 400); err != nil {
+	if _, err := d.Apply(t.Context(), "a", gnomon.CPU, 400, hypervisor.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	d.Advance(time.Second)
@@ -57,7 +57,7 @@ func TestThrottledCPUWaits(t *testing.T) {
 	if c.CPUWait < 1500*time.Millisecond || c.CPUWait > 1600*time.Millisecond {
 		t.Errorf("CPU wait = %v, want nearly 1.6 s", c.CPUWait)
 	}
-	if _, err := d.Apply(t.Context(), "a", gnomon.CPU, hypervisor.Unlimited); err != nil {
+	if _, err := d.Apply(t.Context(), "a", gnomon.CPU, hypervisor.Unlimited, hypervisor.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	d.Advance(time.Second)
@@ -96,7 +96,7 @@ func TestMemoryMovesAtFiniteSpeed(t *testing.T) {
 func TestGuestKeepsWhatItUses(t *testing.T) {
 	d := simulated.New(simulated.Options{AdvanceOnApply: true})
 	add(t, d, simulated.Spec{ID: "a", Memory: 1 << 30, Demand: [4]simulated.Demand{gnomon.Memory: simulated.Constant(600 << 20)}})
-	got, err := d.Apply(t.Context(), "a", gnomon.Memory, 300<<20)
+	got, err := d.Apply(t.Context(), "a", gnomon.Memory, 300<<20, hypervisor.Terms{})
 	if err == nil || got < 600<<20 {
 		t.Errorf("Apply below what is used = %d MiB, %v; want an error and at least 600 MiB", got>>20, err)
 	}
@@ -130,13 +130,13 @@ func TestMemoryComesFromTheHost(t *testing.T) {
 	half := gnomon.Resources{gnomon.Memory: 512 << 20}
 	add(t, d, simulated.Spec{ID: "a", Memory: 1 << 30, Limits: half})
 	add(t, d, simulated.Spec{ID: "b", Memory: 1 << 30, Limits: half})
-	if got, err := d.Apply(t.Context(), "a", gnomon.Memory, 768<<20); err == nil {
+	if got, err := d.Apply(t.Context(), "a", gnomon.Memory, 768<<20, hypervisor.Terms{}); err == nil {
 		t.Errorf("Apply of memory that the other VM has = %d MiB", got>>20)
 	}
-	if _, err := d.Apply(t.Context(), "b", gnomon.Memory, 256<<20); err != nil {
+	if _, err := d.Apply(t.Context(), "b", gnomon.Memory, 256<<20, hypervisor.Terms{}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := d.Apply(t.Context(), "a", gnomon.Memory, 768<<20); err != nil || got != 768<<20 {
+	if got, err := d.Apply(t.Context(), "a", gnomon.Memory, 768<<20, hypervisor.Terms{}); err != nil || got != 768<<20 {
 		t.Errorf("Apply of memory that was freed = %d MiB, %v", got>>20, err)
 	}
 }
@@ -161,7 +161,7 @@ func TestWaitingApplyFollowsTheClock(t *testing.T) {
 		add(t, d, simulated.Spec{ID: "a", Memory: 1 << 30})
 		done := make(chan string, 1)
 		apply := func(ctx context.Context, amount int64) {
-			got, err := d.Apply(ctx, "a", gnomon.Memory, amount)
+			got, err := d.Apply(ctx, "a", gnomon.Memory, amount, hypervisor.Terms{})
 			done <- fmt.Sprint(got>>20, err == nil)
 		}
 		go apply(t.Context(), 574<<20)

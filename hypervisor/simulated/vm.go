@@ -195,7 +195,7 @@ func (v *vm) machine() hypervisor.Machine {
 	m.Memory = v.size
 	for r := range gnomon.AllResources() {
 		m.Why[r] = v.spec.why(r)
-		m.Original[r] = v.limit(r)
+		m.Original.Limits[r] = v.limit(r)
 	}
 	return m
 }

@@ -113,7 +113,7 @@ func (s *stand) set(ctx context.Context, r gnomon.Resource, vm, donor int64) err
 		id     gnomon.VMID
 		amount int64
 	}{{s.vm.ID, vm}, {s.donor.ID, donor}} {
-		if _, err := s.driver.Apply(ctx, l.id, r, l.amount); err != nil {
+		if _, err := s.driver.Apply(ctx, l.id, r, l.amount, hypervisor.Terms{}); err != nil {
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ func (s *stand) apply(act gnomon.Action) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	begun := time.Now()
-	observed, err := s.driver.Apply(ctx, act.VM, act.Resource, act.To)
+	observed, err := s.driver.Apply(ctx, act.VM, act.Resource, act.To, hypervisor.Terms{})
 	out := gnomon.Applied{Action: act.ID, VM: act.VM, Resource: act.Resource, Observed: observed}
 	if err != nil {
 		out.Error = err.Error()

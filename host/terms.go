@@ -1,0 +1,41 @@
+package host
+
+import (
+	"context"
+
+	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/hypervisor"
+)
+
+// terms returns what goes with a limit of that amount.
+func (v *vm) terms(r gnomon.Resource, amount int64) (t hypervisor.Terms) {
+	if size := v.params.OperationSize; r == gnomon.Disk && size > 0 {
+		t.Operations = max(amount/size, 1)
+	}
+	return t
+}
+
+// renew sets the limit of a VM's disks again if what an operation counts as has
+// changed since it was set. A change that is under way goes first.
+func (d *Daemon) renew(v *vm) {
+	st, _ := d.broker.View(v.machine.ID)
+	s, before := st.Resources[gnomon.Disk], v.operationSize
+	if before == hypervisor.Unlimited || before == v.params.OperationSize || s == nil || s.InFlight != nil || d.stopping {
+		return
+	}
+	v.operationSize = v.params.OperationSize
+	amount, terms := s.Allocated, v.terms(gnomon.Disk, s.Allocated)
+	d.limiting++
+	v.renewing.Go(func() {
+		ctx, cancel := context.WithTimeout(d.ctx, applyTimeout)
+		defer cancel()
+		_, err := d.opt.Driver.Apply(ctx, v.machine.ID, gnomon.Disk, amount, terms)
+		d.post(func() {
+			d.limiting--
+			if err != nil {
+				v.operationSize = before
+				d.log.Warn("limit of disk operations not set", "vm", v.machine.Name, "err", err)
+			}
+		})
+	})
+}
