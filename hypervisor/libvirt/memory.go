@@ -17,7 +17,7 @@ const (
 	balloonPage = 64 << 10
 
 	// dyingTime is how long libvirt may take to notice that a VM's process ended.
-	dyingTime = 2 * time.Second
+	dyingTime = 5 * time.Second
 
 	// balloonPoll is how often the guest's size is read while it moves. One
 	// question costs QEMU 1 to 2 ms.
@@ -47,7 +47,7 @@ func (d *Driver) setMemory(ctx context.Context, dm *domain, amount int64, pin bo
 	}
 	want := dm.def.divide(amount)
 	if err := d.moveMemory(ctx, dm, want); err != nil {
-		return 0, err
+		return 0, d.awaitEnd(ctx, dm, err)
 	}
 	reached, err := d.awaitMemory(ctx, dm, want.sum())
 	if err == nil {
@@ -65,6 +65,25 @@ func (d *Driver) setMemory(ctx context.Context, dm *domain, amount int64, pin bo
 		}
 	}
 	return reached.sum(), fmt.Errorf("the guest reached %d bytes of %d: %w", reached.sum(), amount, err)
+}
+
+// awaitEnd returns ErrGone if an error proves to be that of a VM whose process has
+// ended, else the error.
+func (d *Driver) awaitEnd(ctx context.Context, dm *domain, err error) error {
+	tick := time.NewTicker(balloonPoll)
+	defer tick.Stop()
+	for late := time.After(dyingTime); ; {
+		if err = d.goneOr(ctx, dm.Domain, err); !looksDying(err) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // checkMemory reports what keeps a guest of that definition from an amount.
