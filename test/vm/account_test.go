@@ -114,7 +114,7 @@ func (w *wholeTest) releaseEnroll(t *testing.T) {
 	})
 	w.ok(t, "vm", "release", w.b.name)
 	within(t, settle, "the VM has its own limits", func() error {
-		if got, want := limitsOf(t, w.b.name), (limits{-1, guestMiB, 0}); got != want {
+		if got, want := limitsOf(t, w.b.name), (limits{cpu: -1, memory: guestMiB}); got != want {
 			return fmt.Errorf("%+v, want %+v", got, want)
 		}
 		return nil

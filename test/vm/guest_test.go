@@ -230,6 +230,8 @@ type limits struct {
 	cpu    int64 // of the vCPU, millicores; -1 for none
 	memory int64 // of the balloon, MiB
 	disk   int64 // bytes/s; 0 for none
+
+	operations int64 // of the disk, a second; 0 for none
 }
 
 // set sets the limits as an operator without gnomon would.
@@ -253,8 +255,12 @@ func limitsOf(t *testing.T, name string) (l limits) {
 	}
 	for line := range strings.Lines(virsh(t, "blkdeviotune", name, "vda")) {
 		key, value, _ := strings.Cut(line, ":")
-		if strings.TrimSpace(key) == "total_bytes_sec" {
-			l.disk, _ = strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		switch strings.TrimSpace(key) {
+		case "total_bytes_sec":
+			l.disk = n
+		case "total_iops_sec":
+			l.operations = n
 		}
 	}
 	return l

@@ -275,6 +275,13 @@ func (w *wholeTest) requests(t *testing.T) {
 		}
 		return nil
 	})
+	w.ok(t, "config", "set", "disk.operationSize=16KiB", "--vm", w.a.name)
+	within(t, settle, "operations are limited as bytes are", func() error {
+		if got := limitsOf(t, w.a.name); got.operations == 0 || got.operations != got.disk/(16<<10) {
+			return fmt.Errorf("%+v", got)
+		}
+		return nil
+	})
 	ahead := get[struct {
 		Verdict, Reason string
 		Got             int64
