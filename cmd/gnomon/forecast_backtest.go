@@ -20,13 +20,13 @@ type backtestReport struct {
 	Horizon int       `json:"horizon"`
 	Levels  []float64 `json:"levels"`
 	// Nominal is the share of outcomes that coverage should be.
-	Nominal *float64        `json:"nominal_coverage"`
-	Results []modelScore    `json:"results"`
-	Series  []seriesMoments `json:"series"`
-	LeftOut []leftOut       `json:"left_out"`
+	Nominal *float64       `json:"nominal_coverage"`
+	Results []modelScore   `json:"results"`
+	Series  []seriesScores `json:"series"`
+	LeftOut []leftOut      `json:"left_out"`
 }
 
-// modelScore is a model's score on average over the series.
+// modelScore is a model's score on a series, or on average over all.
 type modelScore struct {
 	Model    string   `json:"model"`
 	Step     string   `json:"step"` // a number, or like 1-48
@@ -38,12 +38,14 @@ type modelScore struct {
 	Outcomes int      `json:"outcomes"`
 }
 
-// seriesMoments says where a series was forecast from, for others to compare.
-type seriesMoments struct {
-	Series  string  `json:"series"`
-	Values  int     `json:"values"`
-	Scale   float64 `json:"scale"`
-	Origins []int   `json:"origins"` // numbers of values known
+// seriesScores says where a series was forecast from, for others to compare, and
+// how good each model was at it.
+type seriesScores struct {
+	Series  string       `json:"series"`
+	Values  int          `json:"values"`
+	Scale   float64      `json:"scale"`
+	Origins []int        `json:"origins"` // numbers of values known
+	Results []modelScore `json:"results"`
 }
 
 // leftOut is a series that nothing can be measured on.
@@ -70,7 +72,7 @@ func (r forecastRun) measure(ctx context.Context, series []trace.Series, p *prog
 			return nil, usagef("%s: series %q: %w", s.Place, s.Name, err)
 		}
 		plans, used = append(plans, plan), append(used, s)
-		out.Series = append(out.Series, seriesMoments{s.Name, len(s.Values), plan.Scale, plan.Origins})
+		out.Series = append(out.Series, seriesScores{Series: s.Name, Values: len(s.Values), Scale: plan.Scale, Origins: plan.Origins})
 	}
 	if len(used) == 0 {
 		return nil, errors.New("backtest: all series are constant: want one that changes, to measure errors by its changes")
@@ -102,6 +104,9 @@ func (r forecastRun) measure(ctx context.Context, series []trace.Series, p *prog
 	}
 	for i, of := range scores {
 		out.Results = append(out.Results, r.result(r.models[i/steps], i%steps, accuracy.Average(of)))
+		for k, score := range of {
+			out.Series[k].Results = append(out.Series[k].Results, r.result(r.models[i/steps], i%steps, score))
+		}
 	}
 	return out, nil
 }

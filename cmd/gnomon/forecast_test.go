@@ -187,8 +187,17 @@ func TestBacktestTellsModelsApart(t *testing.T) {
 	if len(got.Results) != 2*len(forecast.Models()) || len(got.Series) != 3 || *got.Nominal != 0.95 {
 		t.Fatalf("got %s", out)
 	}
+	sums := make([]float64, len(got.Results))
+	for _, series := range got.Series {
+		for i, r := range series.Results {
+			sums[i] += *r.Pinball / 3
+		}
+	}
 	far := map[string]float64{}
-	for _, r := range got.Results {
+	for i, r := range got.Results {
+		if math.Abs(sums[i]-*r.Pinball) > 1e-9 {
+			t.Errorf("%s, step %s: pinball loss %g, on average over the series %g", r.Model, r.Step, *r.Pinball, sums[i])
+		}
 		if r.Outcomes != 60 || *r.Coverage < 0 || *r.Coverage > 1 || *r.Pinball <= 0 || *r.Interval <= 0 || *r.SMAPE <= 0 {
 			t.Errorf("result %+v", r)
 		}
