@@ -289,15 +289,18 @@ func (p *Planner) want(r gnomon.Resource, o Observation) gnomon.Want {
 
 // least returns what demand is known to exceed where more is not known, else 0: a
 // queue at a disk's limit does not tell how much more would be done without it,
-// nor does one of a network whose estimate is near its bound, twice the limit.
+// nor what waits for a network, of which not more can wait than there is room for.
+// An urgent event has seen it grow, so that its estimate counts unless it is near
+// its bound, twice the limit. A regular one of a disk, which makes no difference
+// between a queue that stays and one that is gone, tells nothing.
 func (o Observation) least(r gnomon.Resource) float64 {
 	limit, demand := o.Allocation[r], o.Demand[r]
 	switch {
-	case !o.Urgent || limit <= 0 || demand <= limit:
+	case limit <= 0 || demand <= limit:
 		return 0
-	case r == gnomon.Disk:
+	case r == gnomon.Disk && o.Urgent:
 		return float64(limit)
-	case r == gnomon.Network && demand >= limit+limit/10*8:
+	case r == gnomon.Network && (!o.Urgent || demand >= limit+limit/10*8):
 		return float64(demand)
 	}
 	return 0

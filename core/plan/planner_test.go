@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -117,28 +118,41 @@ func TestUrgentDemandIsTheLeastThatIsEnough(t *testing.T) {
 	}
 }
 
-// A disk that is held at its limit does not tell how much more it would do: what
+// What is held at its limit does not tell how much more it would do: what
 // is enough is as demand was when it was more than that.
-func TestDiskAtItsLimitIsSizedByWhatExceededIt(t *testing.T) {
-	disk := func(at float64, usage, demand, allocation int64) Observation {
-		o := cpu(at, 0, 0)
-		o.Known = gnomon.SetOf(gnomon.Disk)
-		o.Usage[gnomon.Disk], o.Demand[gnomon.Disk] = usage, demand
-		o.Allocation[gnomon.Disk], o.Ceiling[gnomon.Disk] = allocation, 100_000_000
-		return o
-	}
-	p := planner(t, settings())
-	for s := range 400 {
-		usage := int64(20_000)
-		if s%50 == 0 {
-			usage = 8_000_000
-		}
-		p.Observe(disk(float64(s), usage, usage, 100_000))
-	}
-	o := disk(399.3, 100_000, 150_000, 100_000)
-	o.Urgent = true
-	if got := p.Observe(o).Wants[0].Enough; got < 7_500_000 || got > 12_000_000 {
-		t.Errorf("%d B/s is enough, want about the 8 MB/s of each burst", got)
+func TestAtItsLimitIsSizedByWhatExceededIt(t *testing.T) {
+	for _, c := range []struct {
+		r      gnomon.Resource
+		urgent bool
+		demand int64 // as it looks at a limit of 100 kB/s
+	}{
+		{gnomon.Disk, true, 150_000},
+		{gnomon.Network, true, 195_000},
+		{gnomon.Network, false, 103_000},
+	} {
+		t.Run(fmt.Sprintf("%v, urgent %t", c.r, c.urgent), func(t *testing.T) {
+			sample := func(at float64, usage, demand int64) Observation {
+				o := cpu(at, 0, 0)
+				o.Known = gnomon.SetOf(c.r)
+				o.Usage[c.r], o.Demand[c.r], o.Allocation[c.r], o.Ceiling[c.r] = usage, demand, 100_000, 100_000_000
+				return o
+			}
+			p := planner(t, settings())
+			for s := range 400 {
+				usage := int64(20_000)
+				if s%50 == 0 {
+					usage = 8_000_000
+				}
+				p.Observe(sample(float64(s), usage, usage))
+			}
+			o := sample(400, 100_000, c.demand)
+			if o.Urgent = c.urgent; c.urgent {
+				o.At = o.At.Add(-700 * time.Millisecond)
+			}
+			if got := p.Observe(o).Wants[0].Enough; got < 7_500_000 || got > 12_000_000 {
+				t.Errorf("%d B/s is enough, want about the 8 MB/s of each burst", got)
+			}
+		})
 	}
 }
 
