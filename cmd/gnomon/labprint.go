@@ -44,7 +44,8 @@ func printReport(w io.Writer, r *report.Report, out string) error {
 		return err
 	}
 	rows = nil
-	for _, v := range r.Verdicts() {
+	verdicts := r.Verdicts()
+	for _, v := range verdicts {
 		row := []string{v.Dataset, v.Resource, percentOf(v.Target)}
 		for _, s := range []report.Standing{v.Product, v.Peer, v.Any, v.Oracle} {
 			text := percentOf(s.Slack)
@@ -61,6 +62,9 @@ func printReport(w io.Writer, r *report.Report, out string) error {
 	fmt.Fprintln(w, "\nThe least slack at equal violation:")
 	if err := printTable(w, []string{"data set", "resource", "violation", "product", "best peer", "best peer or control", "oracle"}, rows); err != nil {
 		return err
+	}
+	if b := report.BalanceOf(verdicts); b.Of > 0 {
+		fmt.Fprintf(w, "\nIn %d of %d cases the product needs more than the best of peers and controls, in %d of them beyond chance; in %d it needs less beyond chance.\n", b.Above, b.Of, b.Worse, b.Better)
 	}
 	_, err := fmt.Fprintf(w, "\nThe report is %s\n", filepath.Join(out, "report.html"))
 	return err

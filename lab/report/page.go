@@ -29,7 +29,7 @@ type page struct {
 	Policies         []policyView
 	Ranking          []rankView
 	Verdicts         []verdictView
-	Above            int // verdicts in which the product is above the best of peers and controls
+	Balance          Balance
 	HasProduct       bool
 	HasPeer          bool
 	Frame            frame
@@ -41,10 +41,10 @@ type policyView struct{ Class, Name, Title, Kind, Knob, Source string }
 type rankView struct{ Place, Class, Name, Kind, Ratio, Interval, Reached, Best string }
 
 type verdictView struct {
-	Dataset, Resource, Target                  string
-	Product, ProductName, Peer, PeerName       string
-	Any, AnyName, Oracle, RatioPeer, RatioBest string
-	Worse                                      bool
+	Dataset, Resource, Target                            string
+	Product, ProductName, Peer, PeerName                 string
+	Any, AnyName, Oracle, RatioPeer, RatioBest, Interval string
+	Worse                                                bool
 }
 
 type panelView struct {
@@ -108,13 +108,12 @@ func (r *Report) page() page {
 			interval(rank.Ratio, 1), fmt.Sprintf("%d of %d", rank.Reached, rank.Of), strconv.Itoa(rank.Best),
 		})
 	}
-	for _, v := range r.Verdicts() {
+	verdicts := r.Verdicts()
+	p.Balance = BalanceOf(verdicts)
+	for _, v := range verdicts {
 		view := viewVerdict(v)
 		p.HasProduct = p.HasProduct || v.Product.Policy != ""
 		p.HasPeer = p.HasPeer || v.Peer.Policy != ""
-		if view.Worse {
-			p.Above++
-		}
 		p.Verdicts = append(p.Verdicts, view)
 	}
 	for i, c := range r.Cells {
@@ -146,8 +145,8 @@ func viewVerdict(v Verdict) verdictView {
 		view.RatioPeer = short(counted(v.Product.Slack) / counted(v.Peer.Slack))
 	}
 	if v.Any.Policy != "" {
-		view.RatioBest = short(counted(v.Product.Slack) / counted(v.Any.Slack))
-		view.Worse = counted(v.Product.Slack) > counted(v.Any.Slack)
+		view.RatioBest, view.Interval = short(v.Ratio.Value), interval(v.Ratio, 1)
+		view.Worse = v.Ratio.Value > 1
 	}
 	return view
 }

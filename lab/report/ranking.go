@@ -159,7 +159,16 @@ type Verdict struct {
 	Dataset, Resource          string
 	Target                     float64
 	Product, Peer, Any, Oracle Standing
+
+	// Ratio is the product's slack over that of Any, counted as in a Rank. Its
+	// interval is of the choice of VMs, the same ones for both.
+	Ratio Span
 }
+
+// Worse and Better report whether the product needs more slack than the best of
+// peers and controls, or less, beyond chance: also for other VMs of the kind.
+func (v Verdict) Worse() bool  { return v.Ratio.Low > 1 }
+func (v Verdict) Better() bool { return v.Ratio.High < 1 }
 
 // Standing is the best policy of a kind, with its slack; none is without a
 // policy.
@@ -189,14 +198,57 @@ func (r *Report) Verdicts() []Verdict {
 				}
 				return s
 			}
-			out = append(out, Verdict{
+			v := Verdict{
 				Dataset: c.Dataset, Resource: c.Resource, Target: target,
 				Product: best(func(p string) bool { return p == product }),
 				Peer:    best(func(p string) bool { return IsPeer(kinds[p]) }),
 				Any:     best(func(p string) bool { return IsPeer(kinds[p]) || kinds[p] == Control }),
 				Oracle:  best(func(p string) bool { return kinds[p] == Oracle }),
-			})
+			}
+			v.Ratio = c.ratio(v.Product.Policy, v.Any.Policy, t)
+			out = append(out, v)
 		}
 	}
 	return out
+}
+
+// Balance counts verdicts on a product that met others: those in which it needs
+// more slack than the best of them, and those in which it does, or needs less,
+// beyond chance.
+type Balance struct{ Of, Above, Worse, Better int }
+
+// BalanceOf counts verdicts.
+func BalanceOf(verdicts []Verdict) Balance {
+	var b Balance
+	for _, v := range verdicts {
+		if math.IsNaN(v.Ratio.Value) {
+			continue
+		}
+		b.Of++
+		if v.Ratio.Value > 1 {
+			b.Above++
+		}
+		if v.Worse() {
+			b.Worse++
+		}
+		if v.Better() {
+			b.Better++
+		}
+	}
+	return b
+}
+
+// ratio returns one policy's slack over another's at a target, all NaN if the
+// cell lacks either.
+func (c Cell) ratio(policy, other string, target int) Span {
+	a, ok := c.Entry(policy)
+	b, both := c.Entry(other)
+	if !ok || !both {
+		return spanOf(math.NaN(), nil)
+	}
+	var resampled []float64
+	for i := range a.resampled[target] {
+		resampled = append(resampled, counted(a.slack(target, i))/counted(b.slack(target, i)))
+	}
+	return spanOf(counted(a.At[target].Slack)/counted(b.At[target].Slack), resampled)
 }

@@ -139,6 +139,29 @@ func TestRankingIsRelativeToTheBestPeer(t *testing.T) {
 	if v.Product.Policy != "gnomon" || v.Peer.Policy != "neon" || v.Any.Policy != "neon" || v.Oracle.Policy != "oracle" {
 		t.Errorf("verdict %+v", v)
 	}
+	if !near(v.Ratio.Value, 0.5) || !v.Better() || v.Worse() {
+		t.Errorf("ratio %+v, want half in every resample", v.Ratio)
+	}
+}
+
+// That one VM of many is better off with another policy may be chance: with
+// others of the kind it is not there.
+func TestVerdictTellsChanceApart(t *testing.T) {
+	outcomes := sample(8)
+	for i := range outcomes {
+		switch o := &outcomes[i]; {
+		case o.Policy != "gnomon":
+		case o.VM == outcomes[0].VM:
+			o.Slack = 1
+		default:
+			o.Slack *= 1.9
+		}
+	}
+	for _, v := range newReport(t, outcomes).Verdicts() {
+		if !(v.Ratio.Value > 1) || v.Worse() || v.Better() {
+			t.Errorf("ratio %+v: want it above 1 by chance", v.Ratio)
+		}
+	}
 }
 
 // A variant of the product that happens to be better somewhere is not taken for
