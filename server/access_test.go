@@ -30,7 +30,7 @@ type inside struct{ s *Server }
 // RoundTrip implements http.RoundTripper, for calls without streams.
 func (i inside) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
-	r = r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{0}))
+	r = r.WithContext(context.WithValue(r.Context(), peerKey{}, func() (peer, bool) { return peer{0}, true }))
 	r.RequestURI = r.URL.RequestURI()
 	i.s.Handler().ServeHTTP(w, r)
 	return w.Result(), nil

@@ -40,8 +40,10 @@ func (s *Server) callerOf(r *http.Request) (access.Caller, error) {
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		return s.certified(r.Context(), r.TLS)
 	}
-	if p, ok := r.Context().Value(peerKey{}).(peer); ok && !forwarded(r) {
-		return p.caller(), nil
+	if !forwarded(r) {
+		if p, ok := peerOf(r.Context()); ok {
+			return p.caller(), nil
+		}
 	}
 	if s.open {
 		return access.Caller{Name: "anyone", Role: access.Admin}, nil

@@ -34,8 +34,8 @@ func (v *view) apply(e *clientv3.Event, c *concern) error {
 		}
 		return v.put(e.Kv)
 	}
-	kind, name, _ := splitKey(key)
-	switch kind {
+	k, name, _ := kindOf(key)
+	switch k.prefix {
 	case reportPrefix:
 		return v.applyReport(name, c, change)
 	case accountPrefix:
@@ -56,7 +56,7 @@ func (v *view) apply(e *clientv3.Event, c *concern) error {
 		switch {
 		case few || v.few():
 			c.all = true
-		case kind == accountConfig:
+		case k.prefix == accountConfig:
 			c.add(v.hostsOf(name)...)
 		default:
 			c.add(v.where[name]...)

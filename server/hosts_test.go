@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/gnomon-vm/gnomon/server/hostlink"
 	"github.com/gnomon-vm/gnomon/wire/serverpb"
 )
 
@@ -87,5 +89,32 @@ func TestDeleteHostRacesWithAccounts(t *testing.T) {
 		if created == nil {
 			s.removeAccount(t, "acme")
 		}
+	}
+}
+
+// What many hosts write at once waits in line: operators do not, and a host that
+// gives up leaves its place.
+func TestHostsWriteInLine(t *testing.T) {
+	t.Parallel()
+	s := serve(t, Options{})
+	if err := s.hostLine.Acquire(t.Context(), hostWrites); err != nil {
+		t.Fatal(err)
+	}
+	gone := startHost(t, hostlink.Servers{URLs: []string{s.url}}, "gone")
+	h := startHost(t, hostlink.Servers{URLs: []string{s.url}}, "node1")
+	connected := func() float64 { return testutil.ToFloat64(s.metrics.connected) }
+	eventually(t, "both to wait", func() bool { return connected() == 2 })
+	if _, err := s.set(nil, map[string]string{"hold": "3s"}); err != nil {
+		t.Errorf("an operator waits with the hosts: %v", err)
+	}
+	gone.stop()
+	eventually(t, "one to give up", func() bool { return connected() == 1 })
+	if d, n := h.last(); n > 0 {
+		t.Errorf("a host was told %v out of turn", d)
+	}
+	s.hostLine.Release(hostWrites)
+	h.until("its turn", func(d *serverpb.DesiredState) bool { return d.GetGlobal()["hold"] == "3s" })
+	if !s.hostLine.TryAcquire(hostWrites) {
+		t.Error("a place in the line is still taken")
 	}
 }

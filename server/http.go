@@ -19,6 +19,10 @@ import (
 // maxRequest bounds what a caller may send, in bytes.
 const maxRequest = 4 << 20
 
+// minCompressed is the least answer that is compressed, in bytes: of a smaller
+// one that costs more than it saves.
+const minCompressed = 4 << 10
+
 // NewHTTPServer returns an HTTP server for Handler: HTTP/1.1 and HTTP/2, that
 // notices within seconds when the other side of a stream is gone, and who is at
 // the other side of a connection within the machine.
@@ -43,7 +47,7 @@ func Protocols() *http.Protocols {
 
 func (s *Server) routes(extra map[string]Route) http.Handler {
 	mux := http.NewServeMux()
-	opts := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithInterceptors(&counting{s.metrics}, authorizing{s})}
+	opts := []connect.HandlerOption{connect.WithReadMaxBytes(maxRequest), connect.WithCompressMinBytes(minCompressed), connect.WithInterceptors(&counting{s.metrics}, authorizing{s})}
 	// No web page of another origin may have a browser change anything.
 	own := http.NewCrossOriginProtection()
 	path, h := serverpbconnect.NewManagementServiceHandler(s, opts...)

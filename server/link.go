@@ -176,7 +176,7 @@ func (s *Server) present(ctx context.Context, m *serverpb.WatchRequest) (*presen
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.commit(ctx, nil, put, clientv3.OpPut(keyOf(onlinePrefix, p.host), p.value, clientv3.WithLease(session.lease)))
+	r, err := s.commitForHost(ctx, nil, put, clientv3.OpPut(keyOf(onlinePrefix, p.host), p.value, clientv3.WithLease(session.lease)))
 	if err != nil {
 		return nil, err
 	}
@@ -204,10 +204,10 @@ func (p *presence) leave() {
 func (s *Server) inform(ctx context.Context, p *presence, news <-chan struct{}, stream *connect.ServerStream[serverpb.DesiredState], last *serverpb.DesiredState) (*serverpb.DesiredState, error) {
 	for {
 		var state *serverpb.DesiredState
-		overtaken, behind, revoked := false, false, false
-		changed := s.mirror.read(func(v *view) {
-			if behind = v == nil || v.revision < p.revision; behind {
-				return // not yet what this host wrote itself
+		overtaken, revoked := false, false
+		s.mirror.read(func(v *view) {
+			if v == nil || v.revision < p.revision {
+				return // not yet what this host wrote itself, which will be news
 			}
 			if o, ok := v.online[p.host]; ok && encodeJSON(o) != p.value {
 				overtaken = true
@@ -228,20 +228,16 @@ func (s *Server) inform(ctx context.Context, p *presence, news <-chan struct{}, 
 			s.metrics.sent.Inc()
 			last = state
 		}
-		if !behind {
-			changed = nil // only what concerns this host
-		}
-		if lost, err := s.await(ctx, p, news, changed); lost || err != nil {
+		if lost, err := s.await(ctx, p, news); lost || err != nil {
 			return last, err
 		}
 	}
 }
 
-// await returns at the next news or change, or when the stream is to end, or
-// with true when the session is lost.
-func (s *Server) await(ctx context.Context, p *presence, news, changed <-chan struct{}) (lost bool, err error) {
+// await returns at the next news, or when the stream is to end, or with true
+// when the session is lost.
+func (s *Server) await(ctx context.Context, p *presence, news <-chan struct{}) (lost bool, err error) {
 	select {
-	case <-changed:
 	case <-news:
 	case <-ctx.Done():
 		return false, connect.NewError(connect.CodeCanceled, ctx.Err())

@@ -21,8 +21,11 @@ type mirror struct {
 	mu      sync.RWMutex
 	view    *view         // nil until first loaded
 	changed chan struct{} // closed at the next change
-	hosts   map[string]map[chan struct{}]struct{}
 	suspect chan struct{} // has a value when the store seems to be another
+
+	// hosts are who waits for what. To come and go is not to wait for readers.
+	hostsMu sync.Mutex
+	hosts   map[string]map[chan struct{}]struct{}
 }
 
 func newMirror(c *clientv3.Client, log *slog.Logger) *mirror {
@@ -45,15 +48,15 @@ func (m *mirror) read(f func(*view)) <-chan struct{} {
 // host is to run, or of who serves it, until cancel is called.
 func (m *mirror) subscribe(host string) (news <-chan struct{}, cancel func()) {
 	c := make(chan struct{}, 1)
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	m.hostsMu.Lock()
+	defer m.hostsMu.Unlock()
 	if m.hosts[host] == nil {
 		m.hosts[host] = map[chan struct{}]struct{}{}
 	}
 	m.hosts[host][c] = struct{}{}
 	return c, func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
+		m.hostsMu.Lock()
+		defer m.hostsMu.Unlock()
 		if delete(m.hosts[host], c); len(m.hosts[host]) == 0 {
 			delete(m.hosts, host)
 		}
@@ -63,10 +66,12 @@ func (m *mirror) subscribe(host string) (news <-chan struct{}, cancel func()) {
 // update changes the view by f, which returns whom that concerns.
 func (m *mirror) update(f func() concern) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	c := f()
 	close(m.changed)
 	m.changed = make(chan struct{})
+	m.mu.Unlock()
+	m.hostsMu.Lock()
+	defer m.hostsMu.Unlock()
 	if c.all {
 		for _, streams := range m.hosts {
 			tell(streams)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -19,6 +20,16 @@ type peer struct{ uid uint32 }
 
 type peerKey struct{}
 
+// peerOf returns who is at the other end of a request's connection, if that is
+// within this machine.
+func peerOf(ctx context.Context) (peer, bool) {
+	find, ok := ctx.Value(peerKey{}).(func() (peer, bool))
+	if !ok {
+		return peer{}, false
+	}
+	return find()
+}
+
 func (p peer) caller() access.Caller {
 	id := strconv.FormatUint(uint64(p.uid), 10)
 	name := "local uid " + id
@@ -28,11 +39,17 @@ func (p peer) caller() access.Caller {
 	return access.Caller{Name: name, Role: access.Admin}
 }
 
-// withPeer notes who is at the other end of a connection within this machine.
+// withPeer has peerOf find who is at the other end of a connection, when its
+// first request wants to know: meanwhile others can connect.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, peerKey{}, sync.OnceValues(func() (peer, bool) { return findPeer(c) }))
+}
+
+// findPeer returns who is at the other end of a connection within this machine.
 // Whoever can open the server's Unix socket may use it: that is what its file's
 // permissions are for. Over the loopback interface it is root and the server's
 // own user.
-func withPeer(ctx context.Context, c net.Conn) context.Context {
+func findPeer(c net.Conn) (peer, bool) {
 	var uid uint32
 	var ok bool
 	switch c := c.(type) {
@@ -42,10 +59,7 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 		uid, ok = loopbackPeer(c)
 		ok = ok && (uid == 0 || int(uid) == os.Geteuid())
 	}
-	if !ok {
-		return ctx
-	}
-	return context.WithValue(ctx, peerKey{}, peer{uid})
+	return peer{uid}, ok
 }
 
 func socketPeer(c *net.UnixConn) (uid uint32, ok bool) {

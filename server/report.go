@@ -47,6 +47,9 @@ func (s *Server) Report(ctx context.Context, req *connect.Request[serverpb.Repor
 	}
 	l := s.touch(m.GetHost(), func(l *link) {
 		l.free, l.predicted, l.needs, l.capacity = m.GetFree(), m.GetPredicted(), m.GetNeeds(), m.GetCapacity()
+		if l.revision <= revision {
+			l.stored = nil // the mirror has it
+		}
 	})
 	if l.revision > revision {
 		stored = l.stored
@@ -76,7 +79,7 @@ func (s *Server) storeReport(ctx context.Context, m *serverpb.ReportRequest) err
 		return err
 	}
 	registered := clientv3.Compare(clientv3.CreateRevision(keyOf(hostPrefix, m.GetHost())), ">", 0)
-	r, err := s.commit(ctx, []clientv3.Cmp{registered}, put)
+	r, err := s.commitForHost(ctx, []clientv3.Cmp{registered}, put)
 	if err != nil {
 		return err
 	}

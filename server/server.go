@@ -52,6 +52,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/gnomon-vm/gnomon/server/access"
 	"github.com/gnomon-vm/gnomon/server/etcd"
@@ -112,6 +113,7 @@ type Server struct {
 	id     string
 
 	sessions sessions
+	hostLine *semaphore.Weighted // what hosts write waits here
 	metrics  *metrics
 	handler  http.Handler
 
@@ -153,8 +155,9 @@ func New(o Options) (*Server, error) {
 		mirror:      newMirror(store.Client, log),
 		onRetention: o.OnRetention,
 		names:       o.Names, open: o.Open,
-		done:  make(chan struct{}),
-		links: map[string]*link{},
+		hostLine: semaphore.NewWeighted(hostWrites),
+		done:     make(chan struct{}),
+		links:    map[string]*link{},
 	}
 	s.sessions.store = store.Client
 	if o.FleetKey != "" {
@@ -238,6 +241,25 @@ func (s *Server) commit(ctx context.Context, cmps []clientv3.Cmp, ops ...clientv
 		return nil, storeError(err)
 	}
 	return r, nil
+}
+
+// hostWrites is how many writes there are at most at once that hosts cause. When
+// a whole fleet comes back they would else crowd each other out: the store
+// would get to each so late that its host has given up, and comes again.
+const hostWrites = 64
+
+// commitForHost is commit for what hosts write, in the order of their calls.
+func (s *Server) commitForHost(ctx context.Context, cmps []clientv3.Cmp, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	if err := s.hostLine.Acquire(ctx, 1); err != nil {
+		return nil, connect.NewError(connect.CodeCanceled, err) // the host has given up
+	}
+	defer s.hostLine.Release(1)
+	select {
+	case <-s.done:
+		return nil, errStopping()
+	default:
+		return s.commit(ctx, cmps, ops...)
+	}
 }
 
 // read calls f with everything, as it is in the store now, that the caller may

@@ -138,6 +138,51 @@ func loadView(ctx context.Context, c *clientv3.Client, log *slog.Logger) (*view,
 // epochOf names a store by its cluster's id.
 func epochOf(cluster uint64) string { return strconv.FormatUint(cluster, 16) }
 
+// kind is one kind of entry, by the prefix of its keys: how the view takes an
+// entry in, and out again.
+type kind struct {
+	prefix string
+	put    func(v *view, value []byte, name string) error
+	drop   func(v *view, name string)
+}
+
+// kinds are all but the few entries that have a key of their own.
+var kinds = []kind{
+	{reportPrefix, (*view).putReport, (*view).dropReport},
+	inJSON(onlinePrefix, func(v *view) map[string]online { return v.online }),
+	{hostPrefix, (*view).putHost, func(v *view, name string) { delete(v.hosts, name) }},
+	{accountPrefix, (*view).putAccount, (*view).dropAccount},
+	inJSON(noticePrefix, func(v *view) map[string]notice { return v.notices }),
+	{orderPrefix, (*view).putOrder, (*view).dropOrder},
+	inJSON(accountConfig, func(v *view) map[string]layer { return v.byAccount }),
+	inJSON(hostConfig, func(v *view) map[string]layer { return v.byHost }),
+	inJSON(vmConfig, func(v *view) map[string]layer { return v.byVM }),
+	inJSON(identityPrefix, func(v *view) map[string]identity { return v.identities }),
+	inJSON(joinTokenPrefix, func(v *view) map[string]joinToken { return v.joinTokens }),
+	inJSON(tokenPrefix, func(v *view) map[string]accessToken { return v.tokens }),
+}
+
+// inJSON is a kind of entry that nothing else follows from.
+func inJSON[T any](prefix string, in func(*view) map[string]T) kind {
+	return kind{
+		prefix,
+		func(v *view, value []byte, name string) error { return readJSON(value, in(v), name) },
+		func(v *view, name string) { delete(in(v), name) },
+	}
+}
+
+// kindOf returns of what kind an entry is, and whose it is. The kind is empty for
+// keys of the past, or of a newer version.
+func kindOf(key string) (k kind, name string, err error) {
+	for _, k := range kinds {
+		if rest, ok := strings.CutPrefix(key, k.prefix); ok {
+			name, err := url.PathUnescape(rest)
+			return k, name, err
+		}
+	}
+	return kind{}, "", nil
+}
+
 // put takes one entry in.
 func (v *view) put(kv *mvccpb.KeyValue) error {
 	key := string(kv.Key)
@@ -155,37 +200,11 @@ func (v *view) put(kv *mvccpb.KeyValue) error {
 		v.global = l
 		return nil
 	}
-	kind, name, err := splitKey(key)
-	if err != nil {
+	k, name, err := kindOf(key)
+	if err != nil || k.put == nil {
 		return err
 	}
-	switch kind {
-	case accountPrefix:
-		return v.putAccount(kv.Value, name)
-	case hostPrefix:
-		return readMessage(kv.Value, v.hosts, name, &serverpb.Host{})
-	case noticePrefix:
-		return readJSON(kv.Value, v.notices, name)
-	case reportPrefix:
-		return v.putReport(kv.Value, name)
-	case orderPrefix:
-		return v.putOrder(kv.Value, name)
-	case onlinePrefix:
-		return readJSON(kv.Value, v.online, name)
-	case accountConfig:
-		return readJSON(kv.Value, v.byAccount, name)
-	case hostConfig:
-		return readJSON(kv.Value, v.byHost, name)
-	case vmConfig:
-		return readJSON(kv.Value, v.byVM, name)
-	case identityPrefix:
-		return readJSON(kv.Value, v.identities, name)
-	case joinTokenPrefix:
-		return readJSON(kv.Value, v.joinTokens, name)
-	case tokenPrefix:
-		return readJSON(kv.Value, v.tokens, name)
-	}
-	return nil // of the past, or of a newer version
+	return k.put(v, kv.Value, name)
 }
 
 // remove takes one entry out.
@@ -193,54 +212,22 @@ func (v *view) remove(key string) {
 	switch key {
 	case guardKey:
 		v.guard, v.version = 0, 0
-		return
 	case globalKey:
 		v.global = layer{}
-		return
-	}
-	kind, name, err := splitKey(key)
-	if err != nil {
-		return
-	}
-	switch kind {
-	case accountPrefix:
-		v.dropAccount(name)
-	case hostPrefix:
-		delete(v.hosts, name)
-	case noticePrefix:
-		delete(v.notices, name)
-	case reportPrefix:
-		v.dropReport(name)
-	case orderPrefix:
-		v.dropOrder(name)
-	case onlinePrefix:
-		delete(v.online, name)
-	case accountConfig:
-		delete(v.byAccount, name)
-	case hostConfig:
-		delete(v.byHost, name)
-	case vmConfig:
-		delete(v.byVM, name)
-	case identityPrefix:
-		delete(v.identities, name)
-	case joinTokenPrefix:
-		delete(v.joinTokens, name)
-	case tokenPrefix:
-		delete(v.tokens, name)
+	default:
+		if k, name, err := kindOf(key); err == nil && k.drop != nil {
+			k.drop(v, name)
+		}
 	}
 }
 
-// splitKey returns what an entry is of, as its prefix, and whose it is. The
-// prefix is empty for keys of a newer version.
-func splitKey(key string) (kind, name string, err error) {
-	for _, p := range []string{reportPrefix, onlinePrefix, hostPrefix, accountPrefix, noticePrefix, orderPrefix, accountConfig, hostConfig, vmConfig,
-		identityPrefix, joinTokenPrefix, tokenPrefix} {
-		if rest, ok := strings.CutPrefix(key, p); ok {
-			name, err := url.PathUnescape(rest)
-			return p, name, err
-		}
+func (v *view) putHost(value []byte, name string) error {
+	h := &serverpb.Host{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(value, h); err != nil {
+		return err
 	}
-	return "", "", nil
+	v.hosts[name] = h
+	return nil
 }
 
 func (v *view) putAccount(b []byte, name string) error {
@@ -327,14 +314,6 @@ func putReport(key string, r *serverpb.ReportRequest) (clientv3.Op, error) {
 		return clientv3.Op{}, fmt.Errorf("encode %s: %w", key, err)
 	}
 	return clientv3.OpPut(key, string(b)), nil
-}
-
-func readMessage[M proto.Message](b []byte, into map[string]M, name string, m M) error {
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, m); err != nil {
-		return err
-	}
-	into[name] = m
-	return nil
 }
 
 func readJSON[T any](b []byte, into map[string]T, name string) error {

@@ -20,6 +20,7 @@ import (
 // what it reports.
 type host struct {
 	f        *fleet
+	number   int
 	name     string
 	client   serverpbconnect.HostLinkServiceClient
 	digest   string
@@ -46,21 +47,21 @@ func newFleet(o options, url string, n int) *fleet {
 	f := &fleet{o: o, news: make(chan struct{}, 1), cancel: func() {}}
 	for i := range n {
 		f.hosts = append(f.hosts, &host{
-			f: f, name: fmt.Sprintf("host-%05d", i), digest: uuid.NewString(),
+			f: f, number: i, name: fmt.Sprintf("host-%05d", i), digest: uuid.NewString(),
 			client: serverpbconnect.NewHostLinkServiceClient(connection(), url),
 		})
 	}
 	return f
 }
 
-// connection is a client with a TCP connection of its own, set up as a host's
-// is.
+// connection is a client with a TCP connection of its own, as a host's is. It is
+// more patient: all hosts together have to share one machine with the server.
 func connection() *http.Client {
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
 	return &http.Client{Transport: &http.Transport{
 		Protocols: &p,
-		HTTP2:     &http.HTTP2Config{SendPingTimeout: 3 * time.Second, PingTimeout: 3 * time.Second},
+		HTTP2:     &http.HTTP2Config{SendPingTimeout: time.Minute, PingTimeout: time.Minute},
 	}}
 }
 
@@ -137,7 +138,8 @@ func (h *host) report(ctx context.Context, whole bool) bool {
 	if whole {
 		for i := range h.f.o.vms {
 			r.Associations = append(r.Associations, &serverpb.Association{
-				Vm: uuid.NewString(), VmName: fmt.Sprintf("%s-vm-%d", h.name, i), Account: fmt.Sprintf("account-%d", rand.IntN(1000)),
+				Vm: fmt.Sprintf("%08x-0000-4000-8000-%012x", h.number, i), VmName: fmt.Sprintf("%s-vm-%d", h.name, i),
+				Account: fmt.Sprintf("account-%d", (h.number*h.f.o.vms+i)%1000),
 				Shadow: fmt.Sprintf("gnomon-%s-vm-%d", h.name, i), ShadowState: "running",
 			})
 		}

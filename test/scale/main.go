@@ -30,7 +30,7 @@ func main() {
 	sizes := flag.String("hosts", "100,1000,10000", "sizes of fleets to measure, one after the other")
 	flag.StringVar(&o.binary, "gnomon", "bin/gnomon", "the program whose server is measured")
 	flag.IntVar(&o.vms, "vms", 100, "VMs on each host")
-	flag.DurationVar(&o.beat, "beat", time.Second, "between a host's heartbeats")
+	flag.DurationVar(&o.beat, "beat", 5*time.Second, "between a host's heartbeats; the daemon's own is 5s")
 	flag.DurationVar(&o.steady, "steady", 20*time.Second, "how long the steady state is measured")
 	flag.IntVar(&o.changes, "changes", 5, "changes of the global configuration")
 	flag.StringVar(&o.dir, "dir", "", "folder for the server's data (default: a temporary one)")

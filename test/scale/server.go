@@ -76,11 +76,16 @@ func (s *server) remove() {
 	_ = os.RemoveAll(s.dir)
 }
 
+// get asks on a connection of its own, and not for long: among those of a whole
+// fleet that comes back it may be dropped.
 func (s *server) get(ctx context.Context, path string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, nil)
 	if err != nil {
 		return nil, err
 	}
+	req.Close = true
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, err
