@@ -73,9 +73,7 @@ func (d *Daemon) report() {
 	req.Needs = d.needs(req.GetPredicted())
 	d.reporting = true
 	go func() {
-		ctx, cancel := context.WithTimeout(d.ctx, reconcileInterval)
-		defer cancel()
-		err := d.link.Report(ctx, req)
+		err := d.link.Report(d.ctx, req)
 		d.post(func() { d.delivered(digest, err) })
 	}()
 }

@@ -245,8 +245,9 @@ func (s *Server) commit(ctx context.Context, cmps []clientv3.Cmp, ops ...clientv
 
 // hostWrites is how many writes there are at most at once that hosts cause. When
 // a whole fleet comes back they would else crowd each other out: the store
-// would get to each so late that its host has given up, and comes again.
-const hostWrites = 64
+// would get to each so late that its host has given up, and comes again. What is
+// in the store's hands goes to its disk together, so that few would be slow.
+const hostWrites = 1000
 
 // commitForHost is commit for what hosts write, in the order of their calls.
 func (s *Server) commitForHost(ctx context.Context, cmps []clientv3.Cmp, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {

@@ -198,7 +198,15 @@ func (l *Link) Settle(ctx context.Context, r *serverpb.SettleRequest) error {
 	return nil
 }
 
-const reportTimeout = 10 * time.Second
+const (
+	// reportTimeout is long: a server that a whole fleet comes back to hears one
+	// after the other, and who gives up has to come again. One that is gone is
+	// noticed by its connection.
+	reportTimeout = 30 * time.Second
+
+	// joinTimeout is how long one server may take to let a host join.
+	joinTimeout = 10 * time.Second
+)
 
 // ErrResend is returned when the server does not know what a report left out.
 var ErrResend = errors.New("the server wants the whole report")

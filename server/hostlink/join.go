@@ -29,7 +29,7 @@ func Join(ctx context.Context, servers []string, token trust.Token, host, path s
 	defer client.CloseIdleConnections()
 	var failures []error
 	for _, url := range servers {
-		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+		ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 		r, err := serverpbconnect.NewJoinServiceClient(client, url).
 			Join(ctx, connect.NewRequest(&serverpb.JoinRequest{Token: token.Text(), Host: host, Request: request}))
 		cancel()

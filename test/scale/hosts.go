@@ -24,6 +24,7 @@ type host struct {
 	name     string
 	client   serverpbconnect.HostLinkServiceClient
 	digest   string
+	linked   atomic.Bool // its stream is open and has told it something
 	reported atomic.Bool // what it runs is known to the server
 
 	mu    sync.Mutex
@@ -98,23 +99,25 @@ func (h *host) watch(ctx context.Context) {
 				h.mu.Lock()
 				h.state, h.at = stream.Msg(), time.Now()
 				h.mu.Unlock()
+				h.linked.Store(true)
 				h.f.told()
 				wait = first
 			}
+			h.linked.Store(false)
 			_ = stream.Close()
 		}
 		pause(ctx, wait/2+rand.N(wait/2))
 	}
 }
 
-// beat reports once the host has been told its state: the whole at first and
-// whenever the server asks for it, then what is free.
+// beat reports while the host is linked: the whole at first and whenever the
+// server asks for it, then what is free.
 func (h *host) beat(ctx context.Context) {
 	pause(ctx, rand.N(h.f.o.beat))
 	tick := time.NewTicker(h.f.o.beat)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		if state, _ := h.last(); state != nil {
+		if h.linked.Load() {
 			began := time.Now()
 			if h.report(ctx, !h.reported.Load()) {
 				h.f.answered(time.Since(began))
@@ -128,7 +131,7 @@ func (h *host) beat(ctx context.Context) {
 }
 
 func (h *host) report(ctx context.Context, whole bool) bool {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // as a host's
 	defer cancel()
 	r := &serverpb.ReportRequest{
 		Host: h.name, Digest: h.digest, Unchanged: !whole,
@@ -140,7 +143,7 @@ func (h *host) report(ctx context.Context, whole bool) bool {
 			r.Associations = append(r.Associations, &serverpb.Association{
 				Vm: fmt.Sprintf("%08x-0000-4000-8000-%012x", h.number, i), VmName: fmt.Sprintf("%s-vm-%d", h.name, i),
 				Account: fmt.Sprintf("account-%d", (h.number*h.f.o.vms+i)%1000),
-				Shadow: fmt.Sprintf("gnomon-%s-vm-%d", h.name, i), ShadowState: "running",
+				Shadow:  fmt.Sprintf("gnomon-%s-vm-%d", h.name, i), ShadowState: "running",
 			})
 		}
 	}
@@ -232,7 +235,7 @@ func (f *fleet) outage(ctx context.Context, s *server, away time.Duration) (spre
 	s.kill()
 	pause(ctx, away)
 	began := time.Now()
-	if err := s.start(ctx); err != nil {
+	if err := s.launch(); err != nil {
 		return spread{}, err
 	}
 	since := func(h *host) bool {

@@ -42,14 +42,10 @@ func newServer(o options) (*server, error) {
 // readyPatience is how long a server may take to load what it has.
 const readyPatience = 2 * time.Minute
 
+// start starts it and waits until it is ready.
 func (s *server) start(ctx context.Context) error {
-	// It lives until it is killed: the end of the measurement kills it too.
-	s.cmd = exec.Command(s.o.binary, "server", "--listen", s.address, "--data-dir", s.dir, "--log-level", "warn") //nolint:noctx // see above
-	if s.o.verbose {
-		s.cmd.Stderr = os.Stderr
-	}
-	if err := s.cmd.Start(); err != nil {
-		return fmt.Errorf("start server: %w", err)
+	if err := s.launch(); err != nil {
+		return err
 	}
 	deadline := time.Now().Add(readyPatience)
 	for ctx.Err() == nil && time.Now().Before(deadline) {
@@ -59,6 +55,18 @@ func (s *server) start(ctx context.Context) error {
 		pause(ctx, 20*time.Millisecond)
 	}
 	return fmt.Errorf("the server is not ready after %v; see its log with -v", readyPatience)
+}
+
+func (s *server) launch() error {
+	// It lives until it is killed: the end of the measurement kills it too.
+	s.cmd = exec.Command(s.o.binary, "server", "--listen", s.address, "--data-dir", s.dir, "--log-level", "warn") //nolint:noctx // see above
+	if s.o.verbose {
+		s.cmd.Stderr = os.Stderr
+	}
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start server: %w", err)
+	}
+	return nil
 }
 
 func (s *server) kill() {
