@@ -91,6 +91,8 @@ var rules = []rule{
 
 	{"server/trust", nil,
 		"keys, certificates and tokens are the same whoever shows them"},
+	{"server/people/...", []string{"server/access"},
+		"who somebody is follows from a token and its provider's keys"},
 	{"server/access", []string{"wire/..."},
 		"who may call what follows from the caller and the method alone"},
 	{"server/hostlink", []string{"wire/...", "server/trust"},

@@ -11,7 +11,9 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/gnomon-vm/gnomon/server/access"
+	"github.com/gnomon-vm/gnomon/server/people"
 	"github.com/gnomon-vm/gnomon/server/trust"
+	"github.com/gnomon-vm/gnomon/wire/serverpb"
 )
 
 // Who calls is found out once for every request, in this order: by the token it
@@ -64,6 +66,9 @@ func forwarded(r *http.Request) bool {
 
 // bearer finds whose token it is.
 func (s *Server) bearer(ctx context.Context, text string) (access.Caller, error) {
+	if people.Looks(text) {
+		return s.loggedIn(ctx, text)
+	}
 	t, err := trust.ParseToken(text)
 	if err != nil {
 		return access.Caller{}, err
@@ -86,6 +91,30 @@ func (s *Server) bearer(ctx context.Context, text string) (access.Caller, error)
 		return access.Caller{}, fmt.Errorf("token %s: %w", t, err)
 	}
 	return access.Caller{Name: "token " + known.Name, Role: role, Account: known.Account}, nil
+}
+
+// loggedIn finds whose token of the provider of identities it is.
+func (s *Server) loggedIn(ctx context.Context, text string) (access.Caller, error) {
+	if s.people == nil {
+		return access.Caller{}, errors.New("this server takes no tokens of a provider of identities: start it with --oidc-issuer, or call with a token of gnomon's (gnomon access create)")
+	}
+	c, err := s.people.Caller(ctx, text)
+	if errors.Is(err, people.ErrUnavailable) {
+		return access.Caller{}, refuse(connect.CodeUnavailable, "%w", err)
+	}
+	return c, err
+}
+
+// DescribeLogin implements AccessService.
+func (s *Server) DescribeLogin(context.Context, *connect.Request[serverpb.DescribeLoginRequest]) (*connect.Response[serverpb.DescribeLoginResponse], error) {
+	r := &serverpb.DescribeLoginResponse{}
+	if s.authority != nil {
+		r.Fleet = s.authority.Fingerprint()
+	}
+	if p := s.people; p != nil {
+		r.Issuer, r.ClientId, r.Scopes = p.Issuer, p.Client, people.Scopes()
+	}
+	return connect.NewResponse(r), nil
 }
 
 var errExpired = errors.New("the certificate has expired")

@@ -56,6 +56,7 @@ import (
 
 	"github.com/gnomon-vm/gnomon/server/access"
 	"github.com/gnomon-vm/gnomon/server/etcd"
+	"github.com/gnomon-vm/gnomon/server/people"
 	"github.com/gnomon-vm/gnomon/server/trust"
 )
 
@@ -88,6 +89,9 @@ type Options struct {
 	FleetKey string
 	Names    []string
 
+	// People is the provider whose people may log in; nil for none.
+	People *people.Provider
+
 	// Open lets everyone in as an administrator who is not known otherwise.
 	Open bool
 
@@ -119,6 +123,7 @@ type Server struct {
 
 	authority *trust.Authority // nil without a fleet key
 	names     []string
+	people    *people.Verifier // nil without a provider
 	open      bool
 
 	onRetention func(Retention)
@@ -146,6 +151,13 @@ func New(o Options) (*Server, error) {
 	if len(o.EtcdEndpoints) > 0 {
 		where = etcd.Options{Endpoints: o.EtcdEndpoints, TLS: o.EtcdTLS, Username: o.EtcdUsername, Password: o.EtcdPassword, Logger: log}
 	}
+	var verifier *people.Verifier
+	if o.People != nil {
+		var err error
+		if verifier, err = people.New(*o.People); err != nil {
+			return nil, fmt.Errorf("provider of identities: %w", err)
+		}
+	}
 	store, err := etcd.Open(context.Background(), where)
 	if err != nil {
 		return nil, err
@@ -154,7 +166,7 @@ func New(o Options) (*Server, error) {
 		log: log, store: store, id: rand.Text(),
 		mirror:      newMirror(store.Client, log),
 		onRetention: o.OnRetention,
-		names:       o.Names, open: o.Open,
+		names:       o.Names, open: o.Open, people: verifier,
 		hostLine: semaphore.NewWeighted(hostWrites),
 		done:     make(chan struct{}),
 		links:    map[string]*link{},

@@ -152,7 +152,7 @@ file that only you can read, and name that in GNOMON_TOKEN_FILE (default
 ~/.config/gnomon/token).`,
 	}
 	server := serverFlag(cmd)
-	cmd.AddCommand(accessCreateCommand(server), accessListCommand(server), accessRemoveCommand(server), whoAmICommand(server))
+	cmd.AddCommand(accessCreateCommand(server), accessListCommand(server), accessRemoveCommand(server), whoAmICommand(server), accessFleetCommand(server))
 	return cmd
 }
 
@@ -241,11 +241,34 @@ func whoAmICommand(server *string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				line := r.Msg.GetName() + ", " + r.Msg.GetRole()
-				if a := r.Msg.GetAccount(); a != "" {
-					line += " of account " + a
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), whoLine(r.Msg))
+				return err
+			})
+		},
+	}
+}
+
+func whoLine(m *serverpb.WhoAmIResponse) string {
+	line := m.GetName() + ", " + m.GetRole()
+	if a := m.GetAccount(); a != "" {
+		line += " of account " + a
+	}
+	return line
+}
+
+func accessFleetCommand(server *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "fleet", Short: "Print the fleet's fingerprint, for people to log in by (gnomon login)", Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return callAccess(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.AccessServiceClient) error {
+				r, err := c.DescribeLogin(ctx, connect.NewRequest(&serverpb.DescribeLoginRequest{}))
+				if err != nil {
+					return err
 				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), line)
+				if r.Msg.GetFleet() == "" {
+					return usagef("the server has no authority, since it serves without TLS: start it with --tls, or with a --listen address that others can reach")
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), r.Msg.GetFleet())
 				return err
 			})
 		},

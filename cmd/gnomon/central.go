@@ -32,6 +32,7 @@ type centralFlags struct {
 	names   []string
 	etcd    etcdFlags
 	history string
+	people  peopleFlags
 }
 
 // secure tells whether the API is served with TLS: wherever other machines can
@@ -53,6 +54,7 @@ func addCentralFlags(cmd *cobra.Command) *centralFlags {
 	fl.BoolVar(&f.open, "insecure", false, "serve without TLS, and let everyone who reaches the address do everything")
 	fl.StringSliceVar(&f.names, "tls-name", nil, "further names or addresses for the server's certificate, for other programs than gnomon")
 	f.etcd.add(fl)
+	f.people.add(fl)
 	fl.StringVar(&f.history, "history-url", "", "an existing Prometheus-compatible database instead of the embedded one")
 	return f
 }
@@ -83,6 +85,9 @@ func listenCentral(f *centralFlags) (net.Listener, error) {
 		f.socket = filepath.Join(f.dataDir, serverSocket)
 	}
 	if err := f.etcd.apply(&server.Options{}, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
+	if _, err := f.people.provider(); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", f.listen)
@@ -120,6 +125,9 @@ func openCentral(f *centralFlags, listener net.Listener, log *slog.Logger) (_ *c
 	}
 	if c.secure {
 		options.FleetKey, options.Names = filepath.Join(f.dataDir, "fleet.key"), certificateNames(f)
+	}
+	if options.People, err = f.people.provider(); err != nil {
+		return nil, err
 	}
 	if err = f.etcd.apply(&options, log); err != nil {
 		return nil, err

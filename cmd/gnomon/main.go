@@ -79,7 +79,7 @@ Start with "gnomon up" on a host that runs libvirt.`,
 		}
 	}
 	add("run", upCommand(), hostCommand(), serverCommand(), demoCommand())
-	add("use", topCommand(), vmCommand(), shadowCommand(), accountCommand(), configCommand(), applyCommand(), diffCommand(), adviseCommand(), historyCommand(), accessCommand(), auditCommand())
+	add("use", topCommand(), vmCommand(), shadowCommand(), accountCommand(), configCommand(), applyCommand(), diffCommand(), adviseCommand(), historyCommand(), loginCommand(), logoutCommand(), accessCommand(), auditCommand())
 	add("more", applianceCommand(), forecastCommand(), labCommand(), recordCommand(), replayCommand(), versionCommand())
 	root.AddCommand(guardCommand())
 	refuseUnknown(root)

@@ -49,14 +49,28 @@ func checkServer(address string) error {
 	return nil
 }
 
+// tokenFileEnv names a file that holds a token.
+const tokenFileEnv = "GNOMON_TOKEN_FILE"
+
 // reach returns a client of the management server at an address, as the person
-// or program whose token is at hand, and the base of the server's URLs.
+// who logged in there, or the person or program whose token is at hand, and the base of the server's URLs.
 func reach(address string) (client *http.Client, base string, err error) {
 	if err := checkServer(address); err != nil {
 		return nil, "", err
 	}
 	if strings.HasPrefix(address, unixScheme) {
 		return hostlink.NewHTTPClient(nil), hostlink.BaseURL(address), nil
+	}
+	if os.Getenv(tokenFileEnv) == "" {
+		l, err := loginFor(address)
+		if err != nil {
+			return nil, "", err
+		}
+		if l != nil {
+			client := l.client()
+			client.Transport = &withLogin{RoundTripper: client.Transport, l: l}
+			return client, address, nil
+		}
 	}
 	token, err := personalToken()
 	if err != nil {
@@ -100,7 +114,7 @@ func (t withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 // GNOMON_TOKEN_FILE names, else from gnomon/token in the user's configuration.
 // It is nil where there is none.
 func personalToken() (*trust.Token, error) {
-	path, named := os.Getenv("GNOMON_TOKEN_FILE"), true
+	path, named := os.Getenv(tokenFileEnv), true
 	if path == "" {
 		dir, err := os.UserConfigDir()
 		if err != nil {
@@ -113,7 +127,7 @@ func personalToken() (*trust.Token, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, usagef("GNOMON_TOKEN_FILE: %w", err)
+		return nil, usagef("%s: %w", tokenFileEnv, err)
 	}
 	defer f.Close()
 	t, err := trust.ReadToken(f, trust.AccessKind)

@@ -54,6 +54,7 @@ var rules = map[string]Rule{
 	serverpbconnect.AccessServiceDeleteTokenProcedure:     {Role: Admin, Changes: true},
 	serverpbconnect.AccessServiceListChangesProcedure:     {Role: Admin},
 	serverpbconnect.AccessServiceWhoAmIProcedure:          {Role: Viewer, Accounts: true, Hosts: true},
+	serverpbconnect.AccessServiceDescribeLoginProcedure:   {Anyone: true},
 
 	serverpbconnect.JoinServiceJoinProcedure:  {Anyone: true, Changes: true},
 	serverpbconnect.JoinServiceRenewProcedure: {Hosts: true},
@@ -66,7 +67,7 @@ func RuleOf(procedure string) (Rule, bool) {
 }
 
 // ErrUnknown is returned where a rule wants to know who calls.
-var ErrUnknown = errors.New("the server does not know you: call with a token (GNOMON_TOKEN_FILE), as a host that joined, or through the server's Unix socket")
+var ErrUnknown = errors.New("the server does not know you: log in (gnomon login), call with a token (GNOMON_TOKEN_FILE), as a host that joined, or through the server's Unix socket")
 
 // ErrDenied is returned to callers that are known and may not.
 type ErrDenied struct {

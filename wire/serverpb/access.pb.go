@@ -1177,6 +1177,110 @@ func (x *WhoAmIResponse) GetHost() string {
 	return ""
 }
 
+type DescribeLoginRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeLoginRequest) Reset() {
+	*x = DescribeLoginRequest{}
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeLoginRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeLoginRequest) ProtoMessage() {}
+
+func (x *DescribeLoginRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeLoginRequest.ProtoReflect.Descriptor instead.
+func (*DescribeLoginRequest) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{22}
+}
+
+type DescribeLoginResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issuer        string                 `protobuf:"bytes,1,opt,name=issuer,proto3" json:"issuer,omitempty"`                     // of the OpenID Connect provider; empty if there is none
+	ClientId      string                 `protobuf:"bytes,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"` // that it knows gnomon by
+	Scopes        []string               `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`                     // to ask it for
+	Fleet         string                 `protobuf:"bytes,4,opt,name=fleet,proto3" json:"fleet,omitempty"`                       // fingerprint of the fleet's authority; empty without TLS
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeLoginResponse) Reset() {
+	*x = DescribeLoginResponse{}
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeLoginResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeLoginResponse) ProtoMessage() {}
+
+func (x *DescribeLoginResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeLoginResponse.ProtoReflect.Descriptor instead.
+func (*DescribeLoginResponse) Descriptor() ([]byte, []int) {
+	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DescribeLoginResponse) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *DescribeLoginResponse) GetClientId() string {
+	if x != nil {
+		return x.ClientId
+	}
+	return ""
+}
+
+func (x *DescribeLoginResponse) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *DescribeLoginResponse) GetFleet() string {
+	if x != nil {
+		return x.Fleet
+	}
+	return ""
+}
+
 type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -1188,7 +1292,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[22]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1304,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[22]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1317,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{22}
+	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JoinRequest) GetToken() string {
@@ -1247,7 +1351,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[23]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1363,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[23]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1376,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{23}
+	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -1298,7 +1402,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[24]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1414,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[24]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1427,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{24}
+	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RenewRequest) GetRequest() []byte {
@@ -1342,7 +1446,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[25]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1458,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gnomon_server_v1_access_proto_msgTypes[25]
+	mi := &file_gnomon_server_v1_access_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1471,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{25}
+	return file_gnomon_server_v1_access_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RenewResponse) GetCertificate() []byte {
@@ -1453,7 +1557,13 @@ const file_gnomon_server_v1_access_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
 	"\aaccount\x18\x03 \x01(\tR\aaccount\x12\x12\n" +
-	"\x04host\x18\x04 \x01(\tR\x04host\"Q\n" +
+	"\x04host\x18\x04 \x01(\tR\x04host\"\x16\n" +
+	"\x14DescribeLoginRequest\"z\n" +
+	"\x15DescribeLoginResponse\x12\x16\n" +
+	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12\x16\n" +
+	"\x06scopes\x18\x03 \x03(\tR\x06scopes\x12\x14\n" +
+	"\x05fleet\x18\x04 \x01(\tR\x05fleet\"Q\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
@@ -1464,7 +1574,7 @@ const file_gnomon_server_v1_access_proto_rawDesc = "" +
 	"\fRenewRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\"1\n" +
 	"\rRenewResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate2\xe9\x06\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate2\xcd\a\n" +
 	"\rAccessService\x12h\n" +
 	"\x0fCreateJoinToken\x12(.gnomon.server.v1.CreateJoinTokenRequest\x1a).gnomon.server.v1.CreateJoinTokenResponse\"\x00\x12e\n" +
 	"\x0eListJoinTokens\x12'.gnomon.server.v1.ListJoinTokensRequest\x1a(.gnomon.server.v1.ListJoinTokensResponse\"\x00\x12h\n" +
@@ -1476,7 +1586,8 @@ const file_gnomon_server_v1_access_proto_rawDesc = "" +
 	"ListTokens\x12#.gnomon.server.v1.ListTokensRequest\x1a$.gnomon.server.v1.ListTokensResponse\"\x00\x12\\\n" +
 	"\vDeleteToken\x12$.gnomon.server.v1.DeleteTokenRequest\x1a%.gnomon.server.v1.DeleteTokenResponse\"\x00\x12\\\n" +
 	"\vListChanges\x12$.gnomon.server.v1.ListChangesRequest\x1a%.gnomon.server.v1.ListChangesResponse\"\x00\x12M\n" +
-	"\x06WhoAmI\x12\x1f.gnomon.server.v1.WhoAmIRequest\x1a .gnomon.server.v1.WhoAmIResponse\"\x002\xa2\x01\n" +
+	"\x06WhoAmI\x12\x1f.gnomon.server.v1.WhoAmIRequest\x1a .gnomon.server.v1.WhoAmIResponse\"\x00\x12b\n" +
+	"\rDescribeLogin\x12&.gnomon.server.v1.DescribeLoginRequest\x1a'.gnomon.server.v1.DescribeLoginResponse\"\x002\xa2\x01\n" +
 	"\vJoinService\x12G\n" +
 	"\x04Join\x12\x1d.gnomon.server.v1.JoinRequest\x1a\x1e.gnomon.server.v1.JoinResponse\"\x00\x12J\n" +
 	"\x05Renew\x12\x1e.gnomon.server.v1.RenewRequest\x1a\x1f.gnomon.server.v1.RenewResponse\"\x00B4Z2github.com/gnomon-vm/gnomon/wire/serverpb;serverpbb\x06proto3"
@@ -1493,7 +1604,7 @@ func file_gnomon_server_v1_access_proto_rawDescGZIP() []byte {
 	return file_gnomon_server_v1_access_proto_rawDescData
 }
 
-var file_gnomon_server_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_gnomon_server_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_gnomon_server_v1_access_proto_goTypes = []any{
 	(*CreateJoinTokenRequest)(nil),  // 0: gnomon.server.v1.CreateJoinTokenRequest
 	(*CreateJoinTokenResponse)(nil), // 1: gnomon.server.v1.CreateJoinTokenResponse
@@ -1517,10 +1628,12 @@ var file_gnomon_server_v1_access_proto_goTypes = []any{
 	(*ListChangesResponse)(nil),     // 19: gnomon.server.v1.ListChangesResponse
 	(*WhoAmIRequest)(nil),           // 20: gnomon.server.v1.WhoAmIRequest
 	(*WhoAmIResponse)(nil),          // 21: gnomon.server.v1.WhoAmIResponse
-	(*JoinRequest)(nil),             // 22: gnomon.server.v1.JoinRequest
-	(*JoinResponse)(nil),            // 23: gnomon.server.v1.JoinResponse
-	(*RenewRequest)(nil),            // 24: gnomon.server.v1.RenewRequest
-	(*RenewResponse)(nil),           // 25: gnomon.server.v1.RenewResponse
+	(*DescribeLoginRequest)(nil),    // 22: gnomon.server.v1.DescribeLoginRequest
+	(*DescribeLoginResponse)(nil),   // 23: gnomon.server.v1.DescribeLoginResponse
+	(*JoinRequest)(nil),             // 24: gnomon.server.v1.JoinRequest
+	(*JoinResponse)(nil),            // 25: gnomon.server.v1.JoinResponse
+	(*RenewRequest)(nil),            // 26: gnomon.server.v1.RenewRequest
+	(*RenewResponse)(nil),           // 27: gnomon.server.v1.RenewResponse
 }
 var file_gnomon_server_v1_access_proto_depIdxs = []int32{
 	2,  // 0: gnomon.server.v1.CreateJoinTokenResponse.info:type_name -> gnomon.server.v1.JoinToken
@@ -1538,21 +1651,23 @@ var file_gnomon_server_v1_access_proto_depIdxs = []int32{
 	14, // 12: gnomon.server.v1.AccessService.DeleteToken:input_type -> gnomon.server.v1.DeleteTokenRequest
 	18, // 13: gnomon.server.v1.AccessService.ListChanges:input_type -> gnomon.server.v1.ListChangesRequest
 	20, // 14: gnomon.server.v1.AccessService.WhoAmI:input_type -> gnomon.server.v1.WhoAmIRequest
-	22, // 15: gnomon.server.v1.JoinService.Join:input_type -> gnomon.server.v1.JoinRequest
-	24, // 16: gnomon.server.v1.JoinService.Renew:input_type -> gnomon.server.v1.RenewRequest
-	1,  // 17: gnomon.server.v1.AccessService.CreateJoinToken:output_type -> gnomon.server.v1.CreateJoinTokenResponse
-	4,  // 18: gnomon.server.v1.AccessService.ListJoinTokens:output_type -> gnomon.server.v1.ListJoinTokensResponse
-	6,  // 19: gnomon.server.v1.AccessService.DeleteJoinToken:output_type -> gnomon.server.v1.DeleteJoinTokenResponse
-	8,  // 20: gnomon.server.v1.AccessService.RevokeHost:output_type -> gnomon.server.v1.RevokeHostResponse
-	11, // 21: gnomon.server.v1.AccessService.CreateToken:output_type -> gnomon.server.v1.CreateTokenResponse
-	13, // 22: gnomon.server.v1.AccessService.ListTokens:output_type -> gnomon.server.v1.ListTokensResponse
-	15, // 23: gnomon.server.v1.AccessService.DeleteToken:output_type -> gnomon.server.v1.DeleteTokenResponse
-	19, // 24: gnomon.server.v1.AccessService.ListChanges:output_type -> gnomon.server.v1.ListChangesResponse
-	21, // 25: gnomon.server.v1.AccessService.WhoAmI:output_type -> gnomon.server.v1.WhoAmIResponse
-	23, // 26: gnomon.server.v1.JoinService.Join:output_type -> gnomon.server.v1.JoinResponse
-	25, // 27: gnomon.server.v1.JoinService.Renew:output_type -> gnomon.server.v1.RenewResponse
-	17, // [17:28] is the sub-list for method output_type
-	6,  // [6:17] is the sub-list for method input_type
+	22, // 15: gnomon.server.v1.AccessService.DescribeLogin:input_type -> gnomon.server.v1.DescribeLoginRequest
+	24, // 16: gnomon.server.v1.JoinService.Join:input_type -> gnomon.server.v1.JoinRequest
+	26, // 17: gnomon.server.v1.JoinService.Renew:input_type -> gnomon.server.v1.RenewRequest
+	1,  // 18: gnomon.server.v1.AccessService.CreateJoinToken:output_type -> gnomon.server.v1.CreateJoinTokenResponse
+	4,  // 19: gnomon.server.v1.AccessService.ListJoinTokens:output_type -> gnomon.server.v1.ListJoinTokensResponse
+	6,  // 20: gnomon.server.v1.AccessService.DeleteJoinToken:output_type -> gnomon.server.v1.DeleteJoinTokenResponse
+	8,  // 21: gnomon.server.v1.AccessService.RevokeHost:output_type -> gnomon.server.v1.RevokeHostResponse
+	11, // 22: gnomon.server.v1.AccessService.CreateToken:output_type -> gnomon.server.v1.CreateTokenResponse
+	13, // 23: gnomon.server.v1.AccessService.ListTokens:output_type -> gnomon.server.v1.ListTokensResponse
+	15, // 24: gnomon.server.v1.AccessService.DeleteToken:output_type -> gnomon.server.v1.DeleteTokenResponse
+	19, // 25: gnomon.server.v1.AccessService.ListChanges:output_type -> gnomon.server.v1.ListChangesResponse
+	21, // 26: gnomon.server.v1.AccessService.WhoAmI:output_type -> gnomon.server.v1.WhoAmIResponse
+	23, // 27: gnomon.server.v1.AccessService.DescribeLogin:output_type -> gnomon.server.v1.DescribeLoginResponse
+	25, // 28: gnomon.server.v1.JoinService.Join:output_type -> gnomon.server.v1.JoinResponse
+	27, // 29: gnomon.server.v1.JoinService.Renew:output_type -> gnomon.server.v1.RenewResponse
+	18, // [18:30] is the sub-list for method output_type
+	6,  // [6:18] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -1569,7 +1684,7 @@ func file_gnomon_server_v1_access_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gnomon_server_v1_access_proto_rawDesc), len(file_gnomon_server_v1_access_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

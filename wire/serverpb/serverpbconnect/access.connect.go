@@ -64,6 +64,9 @@ const (
 	AccessServiceListChangesProcedure = "/gnomon.server.v1.AccessService/ListChanges"
 	// AccessServiceWhoAmIProcedure is the fully-qualified name of the AccessService's WhoAmI RPC.
 	AccessServiceWhoAmIProcedure = "/gnomon.server.v1.AccessService/WhoAmI"
+	// AccessServiceDescribeLoginProcedure is the fully-qualified name of the AccessService's
+	// DescribeLogin RPC.
+	AccessServiceDescribeLoginProcedure = "/gnomon.server.v1.AccessService/DescribeLogin"
 	// JoinServiceJoinProcedure is the fully-qualified name of the JoinService's Join RPC.
 	JoinServiceJoinProcedure = "/gnomon.server.v1.JoinService/Join"
 	// JoinServiceRenewProcedure is the fully-qualified name of the JoinService's Renew RPC.
@@ -86,6 +89,9 @@ type AccessServiceClient interface {
 	ListChanges(context.Context, *connect.Request[serverpb.ListChangesRequest]) (*connect.Response[serverpb.ListChangesResponse], error)
 	// WhoAmI tells as whom the server sees the caller; anyone known may ask.
 	WhoAmI(context.Context, *connect.Request[serverpb.WhoAmIRequest]) (*connect.Response[serverpb.WhoAmIResponse], error)
+	// DescribeLogin tells how people log in, and how the fleet's servers are known
+	// to be its own; anyone may ask.
+	DescribeLogin(context.Context, *connect.Request[serverpb.DescribeLoginRequest]) (*connect.Response[serverpb.DescribeLoginResponse], error)
 }
 
 // NewAccessServiceClient constructs a client for the gnomon.server.v1.AccessService service. By
@@ -153,6 +159,12 @@ func NewAccessServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(accessServiceMethods.ByName("WhoAmI")),
 			connect.WithClientOptions(opts...),
 		),
+		describeLogin: connect.NewClient[serverpb.DescribeLoginRequest, serverpb.DescribeLoginResponse](
+			httpClient,
+			baseURL+AccessServiceDescribeLoginProcedure,
+			connect.WithSchema(accessServiceMethods.ByName("DescribeLogin")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -167,6 +179,7 @@ type accessServiceClient struct {
 	deleteToken     *connect.Client[serverpb.DeleteTokenRequest, serverpb.DeleteTokenResponse]
 	listChanges     *connect.Client[serverpb.ListChangesRequest, serverpb.ListChangesResponse]
 	whoAmI          *connect.Client[serverpb.WhoAmIRequest, serverpb.WhoAmIResponse]
+	describeLogin   *connect.Client[serverpb.DescribeLoginRequest, serverpb.DescribeLoginResponse]
 }
 
 // CreateJoinToken calls gnomon.server.v1.AccessService.CreateJoinToken.
@@ -214,6 +227,11 @@ func (c *accessServiceClient) WhoAmI(ctx context.Context, req *connect.Request[s
 	return c.whoAmI.CallUnary(ctx, req)
 }
 
+// DescribeLogin calls gnomon.server.v1.AccessService.DescribeLogin.
+func (c *accessServiceClient) DescribeLogin(ctx context.Context, req *connect.Request[serverpb.DescribeLoginRequest]) (*connect.Response[serverpb.DescribeLoginResponse], error) {
+	return c.describeLogin.CallUnary(ctx, req)
+}
+
 // AccessServiceHandler is an implementation of the gnomon.server.v1.AccessService service.
 type AccessServiceHandler interface {
 	// CreateJoinToken returns a token that lets one host join, once.
@@ -230,6 +248,9 @@ type AccessServiceHandler interface {
 	ListChanges(context.Context, *connect.Request[serverpb.ListChangesRequest]) (*connect.Response[serverpb.ListChangesResponse], error)
 	// WhoAmI tells as whom the server sees the caller; anyone known may ask.
 	WhoAmI(context.Context, *connect.Request[serverpb.WhoAmIRequest]) (*connect.Response[serverpb.WhoAmIResponse], error)
+	// DescribeLogin tells how people log in, and how the fleet's servers are known
+	// to be its own; anyone may ask.
+	DescribeLogin(context.Context, *connect.Request[serverpb.DescribeLoginRequest]) (*connect.Response[serverpb.DescribeLoginResponse], error)
 }
 
 // NewAccessServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -293,6 +314,12 @@ func NewAccessServiceHandler(svc AccessServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(accessServiceMethods.ByName("WhoAmI")),
 		connect.WithHandlerOptions(opts...),
 	)
+	accessServiceDescribeLoginHandler := connect.NewUnaryHandler(
+		AccessServiceDescribeLoginProcedure,
+		svc.DescribeLogin,
+		connect.WithSchema(accessServiceMethods.ByName("DescribeLogin")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/gnomon.server.v1.AccessService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AccessServiceCreateJoinTokenProcedure:
@@ -313,6 +340,8 @@ func NewAccessServiceHandler(svc AccessServiceHandler, opts ...connect.HandlerOp
 			accessServiceListChangesHandler.ServeHTTP(w, r)
 		case AccessServiceWhoAmIProcedure:
 			accessServiceWhoAmIHandler.ServeHTTP(w, r)
+		case AccessServiceDescribeLoginProcedure:
+			accessServiceDescribeLoginHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -356,6 +385,10 @@ func (UnimplementedAccessServiceHandler) ListChanges(context.Context, *connect.R
 
 func (UnimplementedAccessServiceHandler) WhoAmI(context.Context, *connect.Request[serverpb.WhoAmIRequest]) (*connect.Response[serverpb.WhoAmIResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.AccessService.WhoAmI is not implemented"))
+}
+
+func (UnimplementedAccessServiceHandler) DescribeLogin(context.Context, *connect.Request[serverpb.DescribeLoginRequest]) (*connect.Response[serverpb.DescribeLoginResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("gnomon.server.v1.AccessService.DescribeLogin is not implemented"))
 }
 
 // JoinServiceClient is a client for the gnomon.server.v1.JoinService service.
