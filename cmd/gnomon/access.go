@@ -37,12 +37,7 @@ func joinTokenCreateCommand(server *string) *cobra.Command {
 	}
 	host := cmd.Flags().String("host", "", "the only name it is good for (default: any that is free)")
 	ttl := cmd.Flags().Duration("ttl", time.Hour, "for how long it is good, at most a week")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		if *ttl < time.Second {
 			return usagef("--ttl %v: want at least 1s", *ttl)
 		}
@@ -53,7 +48,7 @@ func joinTokenCreateCommand(server *string) *cobra.Command {
 			}
 			return printSecret(cmd.OutOrStdout(), r.Msg, asJSON)
 		})
-	}
+	})
 	return cmd
 }
 
@@ -71,12 +66,7 @@ func printSecret(w io.Writer, m interface {
 
 func joinTokenListCommand(server *string) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List the tokens, without their secrets", Args: exactArgs()}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		return callAccess(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.AccessServiceClient) error {
 			r, err := c.ListJoinTokens(ctx, connect.NewRequest(&serverpb.ListJoinTokensRequest{}))
 			if err != nil {
@@ -98,7 +88,7 @@ func joinTokenListCommand(server *string) *cobra.Command {
 			}
 			return printTable(cmd.OutOrStdout(), []string{"id", "host", "state", "expires", "created by"}, rows)
 		})
-	}
+	})
 	return cmd
 }
 
@@ -170,12 +160,7 @@ func accessCreateCommand(server *string) *cobra.Command {
 	ttl := cmd.Flags().Duration("ttl", 0, "for how long it is good; 0 for no end")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("account", serverNames(server, accountNames))
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		if *ttl < 0 || *ttl > 0 && *ttl < time.Second {
 			return usagef("--ttl %v: want 0, or at least 1s", *ttl)
 		}
@@ -187,18 +172,13 @@ func accessCreateCommand(server *string) *cobra.Command {
 			}
 			return printSecret(cmd.OutOrStdout(), r.Msg, asJSON)
 		})
-	}
+	})
 	return cmd
 }
 
 func accessListCommand(server *string) *cobra.Command {
 	cmd := &cobra.Command{Use: "ls", Aliases: []string{"list"}, Short: "List the tokens, without their secrets", Args: exactArgs()}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		return callAccess(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.AccessServiceClient) error {
 			r, err := c.ListTokens(ctx, connect.NewRequest(&serverpb.ListTokensRequest{}))
 			if err != nil {
@@ -213,7 +193,7 @@ func accessListCommand(server *string) *cobra.Command {
 			}
 			return printTable(cmd.OutOrStdout(), []string{"id", "name", "role", "account", "expires", "created by"}, rows)
 		})
-	}
+	})
 	return cmd
 }
 
@@ -287,12 +267,7 @@ first, with the values before and after. It is kept for 90 days.`,
 	server := serverFlag(cmd)
 	last := cmd.Flags().Duration("last", 0, "only changes of this long (default: all)")
 	limit := cmd.Flags().Int32("limit", 50, "how many at most, 1 to 1000")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		if *limit < 1 || *limit > 1000 {
 			return usagef("--limit %d: want 1 to 1000", *limit)
 		}
@@ -316,7 +291,7 @@ first, with the values before and after. It is kept for 90 days.`,
 			}
 			return nil
 		})
-	}
+	})
 	return cmd
 }
 

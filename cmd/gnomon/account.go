@@ -59,12 +59,7 @@ func accountCreateCommand(server *string) *cobra.Command {
 	labels := cmd.Flags().StringToString("host-label", nil, "label that a host must have to be chosen")
 	request := cmd.Flags().String("request-id", "", "repeating the command with the same one does no harm")
 	_ = cmd.RegisterFlagCompletionFunc("host", serverNames(server, hostNames))
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		return callServer(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.ManagementServiceClient) error {
 			r, err := c.CreateAccount(ctx, connect.NewRequest(&serverpb.CreateAccountRequest{
 				Name: args[0], Host: *host, HostLabels: *labels, RequestId: *request}))
@@ -82,7 +77,7 @@ func accountCreateCommand(server *string) *cobra.Command {
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "account %s created; its shadow is provisioned on %s%s\n", a.Name, a.Host, why)
 			return err
 		})
-	}
+	})
 	return cmd
 }
 
@@ -93,12 +88,7 @@ func accountListCommand(server *string) *cobra.Command {
 		Short:   "List the accounts and their warm shadows",
 		Args:    exactArgs(),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		return callServer(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.ManagementServiceClient) error {
 			views, rows := []accountView{}, [][]string{}
 			for a, err := range allAccounts(ctx, c) {
@@ -114,7 +104,7 @@ func accountListCommand(server *string) *cobra.Command {
 			}
 			return printTable(cmd.OutOrStdout(), []string{"name", "host", "shadow", "quota", "priority", "created"}, rows)
 		})
-	}
+	})
 	return cmd
 }
 
@@ -125,12 +115,7 @@ func accountShowCommand(server *string) *cobra.Command {
 		Args:              exactArgs("NAME"),
 		ValidArgsFunction: serverNames(server, accountNames),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		return callServer(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.ManagementServiceClient) error {
 			r, err := c.GetAccount(ctx, connect.NewRequest(&serverpb.GetAccountRequest{Name: args[0]}))
 			if err != nil {
@@ -151,7 +136,7 @@ func accountShowCommand(server *string) *cobra.Command {
 			}
 			return printTable(w, []string{"vm", "host", "shadow", "state"}, rows)
 		})
-	}
+	})
 	return cmd
 }
 

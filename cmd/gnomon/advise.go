@@ -46,15 +46,10 @@ reached (--migration-uri). A host has part in one move at a time.`,
 	server := serverFlag(cmd)
 	to := cmd.Flags().String("to", "", "the host to move it to")
 	request := cmd.Flags().String("request-id", "", "repeating the command with the same one does no harm")
-	output := addOutputFlag(cmd)
 	cmd.ValidArgsFunction = serverNames(server, vmNames)
 	_ = cmd.RegisterFlagCompletionFunc("to", serverNames(server, hostNames))
 	_ = cmd.RegisterFlagCompletionFunc("request-id", cobra.NoFileCompletions)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		if *to == "" {
 			return usagef("--to is missing: name the host to move the VM to")
 		}
@@ -68,7 +63,7 @@ reached (--migration-uri). A host has part in one move at a time.`,
 			}
 			return printMoved(cmd.OutOrStdout(), v)
 		})
-	}
+	})
 	return cmd
 }
 
@@ -109,12 +104,7 @@ followed are taken back.`,
 	server := serverFlag(cmd)
 	apply := cmd.Flags().Bool("apply", false, "make the moves")
 	undo := cmd.Flags().Bool("undo", false, "tell how to take the latest advice back that was followed")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		return callServerFor(cmd.Context(), moveTimeout, *server, func(ctx context.Context, c serverpbconnect.ManagementServiceClient) error {
 			r, err := c.Advise(ctx, connect.NewRequest(&serverpb.AdviseRequest{Undo: *undo}))
 			if err != nil {
@@ -141,7 +131,7 @@ followed are taken back.`,
 			}
 			return err
 		})
-	}
+	})
 	return cmd
 }
 

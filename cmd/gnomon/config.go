@@ -89,12 +89,8 @@ func configGetCommand(server *string) *cobra.Command {
 		ValidArgsFunction: completeKeys(""),
 	}
 	scope := addScopeFlags(cmd, server)
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err == nil {
-			err = checkScope(cmd, scope)
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
+		err := checkScope(cmd, scope)
 		if err == nil && len(args) == 1 {
 			err = checkKey(args[0])
 		}
@@ -108,7 +104,7 @@ func configGetCommand(server *string) *cobra.Command {
 			}
 			return printParameters(cmd.OutOrStdout(), asJSON, r.Msg.GetParameters(), args)
 		})
-	}
+	})
 	return cmd
 }
 
@@ -153,8 +149,7 @@ func configSetCommand(server *string) *cobra.Command {
 	}
 	scope := addScopeFlags(cmd, server)
 	comment := cmd.Flags().String("comment", "", "why, for the history")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		values := map[string]string{}
 		for _, arg := range args {
 			key, value, ok := strings.Cut(arg, "=")
@@ -168,8 +163,8 @@ func configSetCommand(server *string) *cobra.Command {
 			}
 			values[key] = value
 		}
-		return setConfig(cmd, *server, &serverpb.SetConfigRequest{Scope: scope, Values: values, Comment: *comment}, *output)
-	}
+		return setConfig(cmd, *server, &serverpb.SetConfigRequest{Scope: scope, Values: values, Comment: *comment}, asJSON)
+	})
 	return cmd
 }
 
@@ -182,23 +177,18 @@ func configUnsetCommand(server *string) *cobra.Command {
 	}
 	scope := addScopeFlags(cmd, server)
 	comment := cmd.Flags().String("comment", "", "why, for the history")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		values := map[string]string{}
 		for _, key := range args {
 			values[key] = ""
 		}
-		return setConfig(cmd, *server, &serverpb.SetConfigRequest{Scope: scope, Values: values, Comment: *comment}, *output)
-	}
+		return setConfig(cmd, *server, &serverpb.SetConfigRequest{Scope: scope, Values: values, Comment: *comment}, asJSON)
+	})
 	return cmd
 }
 
-func setConfig(cmd *cobra.Command, server string, req *serverpb.SetConfigRequest, output string) error {
-	asJSON, err := wantJSON(output)
-	if err == nil {
-		err = checkScope(cmd, req.GetScope())
-	}
-	if err != nil {
+func setConfig(cmd *cobra.Command, server string, req *serverpb.SetConfigRequest, asJSON bool) error {
+	if err := checkScope(cmd, req.GetScope()); err != nil {
 		return err
 	}
 	return callServer(cmd.Context(), server, func(ctx context.Context, c serverpbconnect.ManagementServiceClient) error {
@@ -230,12 +220,7 @@ func configSchemaCommand() *cobra.Command {
 		Short: "List all parameters: default, what is allowed, and where each can be set",
 		Args:  exactArgs(),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		views, rows := []keyView{}, [][]string{}
 		for _, k := range config.Schema() {
 			views = append(views, keyView{k.Name, k.Doc, k.Type, k.Default, k.Range, k.Scopes, k.Example})
@@ -253,6 +238,6 @@ func configSchemaCommand() *cobra.Command {
 			return printJSON(cmd.OutOrStdout(), views)
 		}
 		return printTable(cmd.OutOrStdout(), []string{"key", "default", "allowed", "set at"}, rows)
-	}
+	})
 	return cmd
 }

@@ -81,12 +81,8 @@ func configHistoryCommand(server *string) *cobra.Command {
 	}
 	scope := addScopeFlags(cmd, server)
 	last := cmd.Flags().Int32("last", 20, "how many changes, the latest first; at most 10000")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err == nil {
-			err = checkScope(cmd, scope)
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
+		err := checkScope(cmd, scope)
 		if err == nil && *last <= 0 {
 			err = usagef("--last %d: want 1 or more", *last)
 		}
@@ -100,7 +96,7 @@ func configHistoryCommand(server *string) *cobra.Command {
 			}
 			return printConfigChanges(cmd.OutOrStdout(), asJSON, r.Msg.GetChanges())
 		})
-	}
+	})
 	return cmd
 }
 
@@ -144,12 +140,8 @@ func configDiffCommand(server *string) *cobra.Command {
 		},
 	}
 	scope := addScopeFlags(cmd, server)
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err == nil {
-			err = checkScope(cmd, scope)
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
+		err := checkScope(cmd, scope)
 		req := &serverpb.CompareConfigRequest{Scope: scopeOrNil(scope)}
 		if err == nil {
 			req.FromVersion, err = readVersion(args[0])
@@ -167,7 +159,7 @@ func configDiffCommand(server *string) *cobra.Command {
 			}
 			return printEdits(cmd.OutOrStdout(), asJSON, r.Msg.GetEdits())
 		})
-	}
+	})
 	return cmd
 }
 
@@ -186,12 +178,8 @@ first change. What was set for accounts and hosts that are gone stays gone.`,
 	scope := addScopeFlags(cmd, server)
 	comment := cmd.Flags().String("comment", "", "why, for the history")
 	dry := cmd.Flags().Bool("dry-run", false, "check it, show what would change, and change nothing")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err == nil {
-			err = checkScope(cmd, scope)
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
+		err := checkScope(cmd, scope)
 		version, verr := readVersion(args[0])
 		if err == nil {
 			err = verr
@@ -210,7 +198,7 @@ first change. What was set for accounts and hosts that are gone stays gone.`,
 			}
 			return printEdits(cmd.OutOrStdout(), asJSON, r.Msg.GetEdits())
 		})
-	}
+	})
 	return cmd
 }
 
@@ -239,12 +227,8 @@ func configExplainCommand(server *string) *cobra.Command {
 		ValidArgsFunction: serverNames(server, vmNames),
 	}
 	scope := addScopeFlags(cmd, server)
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err == nil {
-			err = checkScope(cmd, scope)
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
+		err := checkScope(cmd, scope)
 		if err == nil && len(args) == 1 {
 			if scopeOrNil(scope) != nil {
 				err = usagef("want a VM or one of --account, --host and --vm, not both")
@@ -261,7 +245,7 @@ func configExplainCommand(server *string) *cobra.Command {
 			}
 			return printExplanations(cmd.OutOrStdout(), asJSON, r.Msg.GetParameters())
 		})
-	}
+	})
 	return cmd
 }
 

@@ -59,18 +59,13 @@ nothing behind.`,
 	name := cmd.Flags().String("name", "", "in place of the definition's; the VM then has a uuid of its own, too")
 	dryRun := cmd.Flags().Bool("dry-run", false, "check everything, on the host too, and change nothing")
 	request := cmd.Flags().String("request-id", "", "repeating the command with the same one does no harm")
-	output := addOutputFlag(cmd)
 	_ = cmd.MarkFlagFilename("file", "xml")
 	_ = cmd.RegisterFlagCompletionFunc("account", serverNames(server, accountNames))
 	_ = cmd.RegisterFlagCompletionFunc("host", serverNames(server, hostNames))
 	for _, flag := range []string{"name", "request-id", "host-label"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
 	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		definition, err := readDefinition(cmd.InOrStdin(), *file)
 		if err != nil {
 			return err
@@ -84,7 +79,7 @@ nothing behind.`,
 			}
 			return printDeployed(cmd.OutOrStdout(), viewDeployed(r.Msg, *dryRun), asJSON)
 		})
-	}
+	})
 	return cmd
 }
 

@@ -58,12 +58,7 @@ func historyQueryCommand(url *string) *cobra.Command {
 	cmd.Flags().StringVar(&start, "start", "", "from when: a time (RFC 3339) or how long ago, like 10m; without it the value at the end")
 	cmd.Flags().StringVar(&end, "end", "0s", "until when: a time (RFC 3339) or how long ago")
 	cmd.Flags().DurationVar(&step, "step", 0, "between values, at least 1ms (default: a hundredth of the time)")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		c, err := openHistory(*url)
 		if err != nil {
 			return err
@@ -73,7 +68,7 @@ func historyQueryCommand(url *string) *cobra.Command {
 			return err
 		}
 		return printValue(cmd.OutOrStdout(), value, asJSON)
-	}
+	})
 	return cmd
 }
 

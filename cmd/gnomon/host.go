@@ -104,12 +104,7 @@ func hostStatusCommand() *cobra.Command {
 		Args:  exactArgs(),
 	}
 	socket := socketFlag(cmd)
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		res, err := hostClient(*socket).Status(cmd.Context(), connect.NewRequest(&hostpb.StatusRequest{}))
 		if err != nil {
 			return err
@@ -132,7 +127,7 @@ func hostStatusCommand() *cobra.Command {
 			return err
 		}
 		return printQuotas(w, s.GetQuotas())
-	}
+	})
 	return cmd
 }
 

@@ -40,12 +40,7 @@ func hostListCommand() *cobra.Command {
 		Args:    exactArgs(),
 	}
 	server := serverFlag(cmd)
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		return callServer(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.ManagementServiceClient) error {
 			views, rows := []hostView{}, [][]string{}
 			for h, err := range allHosts(ctx, c) {
@@ -60,7 +55,7 @@ func hostListCommand() *cobra.Command {
 			}
 			return printTable(cmd.OutOrStdout(), []string{"name", "state", "version", "accel", "vms", "shadows", "cpu free", "memory free"}, rows)
 		})
-	}
+	})
 	return cmd
 }
 

@@ -13,22 +13,17 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// addOutputFlag adds -o/--output and returns its value. Read it with wantJSON.
-func addOutputFlag(cmd *cobra.Command) *string {
-	v := cmd.Flags().StringP("output", "o", "table", "output format: table or json")
+// withOutput adds -o/--output and has the command do what run does, which is told
+// whether JSON was asked for.
+func withOutput(cmd *cobra.Command, run func(cmd *cobra.Command, args []string, asJSON bool) error) {
+	output := cmd.Flags().StringP("output", "o", "table", "output format: table or json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	return v
-}
-
-// wantJSON tells whether JSON was asked for.
-func wantJSON(output string) (bool, error) {
-	switch output {
-	case "table":
-		return false, nil
-	case "json":
-		return true, nil
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *output != "table" && *output != "json" {
+			return usagef("--output %q: want table or json", *output)
+		}
+		return run(cmd, args, *output == "json")
 	}
-	return false, usagef("--output %q: want table or json", output)
 }
 
 // printTable writes rows in aligned columns below an upper-case header.

@@ -21,15 +21,11 @@ ones. A recording keeps the latest 16 files of 64 MiB; of an older VM's beginnin
 nothing is known then, and it is left out.`,
 		Args: atLeastOne("folder or file of a recording"),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		var decisions []gnomon.Decision
 		b := broker.New(broker.Options{})
 		for _, path := range args {
+			var err error
 			if decisions, err = replayPath(b, path, decisions); err != nil {
 				return err
 			}
@@ -38,7 +34,7 @@ nothing is known then, and it is left out.`,
 			return printJSON(cmd.OutOrStdout(), decisions)
 		}
 		return printDecisions(cmd.OutOrStdout(), decisions)
-	}
+	})
 	return cmd
 }
 

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/wire/hostpb"
+	"github.com/gnomon-vm/gnomon/wire/hostpb/hostpbconnect"
 	"github.com/spf13/cobra"
 )
 
@@ -50,12 +52,7 @@ func shadowListCommand(socket *string) *cobra.Command {
 		Short:   "List the shadow VMs and what they cost",
 		Args:    exactArgs(),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		shadows, err := listShadows(cmd, *socket)
 		if err != nil {
 			return err
@@ -78,7 +75,7 @@ func shadowListCommand(socket *string) *cobra.Command {
 		}
 		return printTable(cmd.OutOrStdout(),
 			[]string{"name", "vm", "account", "state", "agent", "cpu limit", "memory", "resident", "cpu time", "restarts"}, rows)
-	}
+	})
 	return cmd
 }
 
@@ -89,12 +86,7 @@ func shadowShowCommand(socket *string) *cobra.Command {
 		Args:              exactArgs("SHADOW"),
 		ValidArgsFunction: completeShadows(socket),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		shadows, err := listShadows(cmd, *socket)
 		if err != nil {
 			return err
@@ -117,37 +109,34 @@ func shadowShowCommand(socket *string) *cobra.Command {
 			return nil
 		}
 		return connect.NewError(connect.CodeNotFound, fmt.Errorf("shadow %q: no such shadow; see \"gnomon shadow ls\"", args[0]))
-	}
+	})
 	return cmd
 }
 
 func shadowSuspendCommand(socket *string) *cobra.Command {
-	return &cobra.Command{
-		Use:               "suspend SHADOW",
-		Short:             "Suspend a shadow VM; its VM is served by the standard path until it is resumed",
-		Args:              exactArgs("SHADOW"),
-		ValidArgsFunction: completeShadows(socket),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := hostClient(*socket).SuspendShadow(cmd.Context(), connect.NewRequest(&hostpb.SuspendShadowRequest{Shadow: args[0]}))
-			if err == nil {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is suspended\n", args[0])
-			}
+	return shadowVerb(socket, "suspend", "suspended", "Suspend a shadow VM; its VM is served by the standard path until it is resumed",
+		func(ctx context.Context, c hostpbconnect.HostServiceClient, shadow string) error {
+			_, err := c.SuspendShadow(ctx, connect.NewRequest(&hostpb.SuspendShadowRequest{Shadow: shadow}))
 			return err
-		},
-	}
+		})
 }
 
 func shadowResumeCommand(socket *string) *cobra.Command {
+	return shadowVerb(socket, "resume", "resumed", "Resume a suspended shadow VM",
+		func(ctx context.Context, c hostpbconnect.HostServiceClient, shadow string) error {
+			_, err := c.ResumeShadow(ctx, connect.NewRequest(&hostpb.ResumeShadowRequest{Shadow: shadow}))
+			return err
+		})
+}
+
+func shadowVerb(socket *string, verb, done, short string, do func(context.Context, hostpbconnect.HostServiceClient, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:               "resume SHADOW",
-		Short:             "Resume a suspended shadow VM",
-		Args:              exactArgs("SHADOW"),
-		ValidArgsFunction: completeShadows(socket),
+		Use: verb + " SHADOW", Short: short, Args: exactArgs("SHADOW"), ValidArgsFunction: completeShadows(socket),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := hostClient(*socket).ResumeShadow(cmd.Context(), connect.NewRequest(&hostpb.ResumeShadowRequest{Shadow: args[0]}))
-			if err == nil {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is resumed\n", args[0])
+			if err := do(cmd.Context(), hostClient(*socket), args[0]); err != nil {
+				return err
 			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is %s\n", args[0], done)
 			return err
 		},
 	}

@@ -13,17 +13,12 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  exactArgs(),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), map[string]string{"version": version, "go": runtime.Version()})
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "gnomon %s (%s)\n", version, runtime.Version())
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "gnomon %s (%s)\n", version, runtime.Version())
 		return err
-	}
+	})
 	return cmd
 }

@@ -29,12 +29,7 @@ func vmListCommand(socket *string) *cobra.Command {
 		Args:    exactArgs(),
 	}
 	all := cmd.Flags().BoolP("all", "a", false, "also list running VMs that are left alone")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		res, err := hostClient(*socket).ListVMs(cmd.Context(), connect.NewRequest(&hostpb.ListVMsRequest{All: *all}))
 		if err != nil {
 			return err
@@ -48,7 +43,7 @@ func vmListCommand(socket *string) *cobra.Command {
 		}
 		return printTable(cmd.OutOrStdout(),
 			[]string{"name", "account", "state", "policy", "priority", "shadow", "cpu used/has", "memory used/has", "disk used/has", "network used/has"}, rows)
-	}
+	})
 	return cmd
 }
 
@@ -88,12 +83,7 @@ func vmShowCommand(socket *string) *cobra.Command {
 		Args:              exactArgs("VM"),
 		ValidArgsFunction: completeVMs(socket, true),
 	}
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		res, err := hostClient(*socket).ExplainVM(cmd.Context(), connect.NewRequest(&hostpb.ExplainVMRequest{Vm: args[0], Decisions: 1}))
 		if err != nil {
 			return err
@@ -106,7 +96,7 @@ func vmShowCommand(socket *string) *cobra.Command {
 		fmt.Fprintf(w, "Name:     %s\nID:       %s\nAccount:  %s\nState:    %s\nPolicy:   %s\nShadow:   %s\n\n",
 			v.GetName(), v.GetId(), orDash(v.GetAccount()), v.GetState(), orDash(v.GetPolicy()), orDash(v.GetShadow()))
 		return printTable(w, resourceHeader, resourceRows(v.GetResources()))
-	}
+	})
 	return cmd
 }
 
@@ -138,12 +128,7 @@ func vmExplainCommand(socket *string) *cobra.Command {
 		ValidArgsFunction: completeVMs(socket, true),
 	}
 	last := cmd.Flags().IntP("last", "n", 20, "how many of the latest decisions to show")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		if *last < 1 || *last > 256 {
 			return usagef("--last %d: want 1 to 256", *last)
 		}
@@ -175,7 +160,7 @@ func vmExplainCommand(socket *string) *cobra.Command {
 			})
 		}
 		return printTable(w, []string{"time", "resource", "what", "amount", "why"}, rows)
-	}
+	})
 	return cmd
 }
 
@@ -224,12 +209,7 @@ standard path), or with --ahead as a pre-allocation that waits for the demand.`,
 	}
 	ahead := cmd.Flags().Duration("ahead", 0, "pre-allocate for a demand expected in this time")
 	lifetime := cmd.Flags().Duration("lifetime", time.Minute, "how long a pre-allocation may stand, at most 10m")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		r, err := gnomon.ParseResource(args[1])
 		if err != nil {
 			return usageError{err}
@@ -257,7 +237,7 @@ standard path), or with --ahead as a pre-allocation that waits for the demand.`,
 			return fmt.Errorf("request denied: %s", reason)
 		}
 		return err
-	}
+	})
 	return cmd
 }
 
