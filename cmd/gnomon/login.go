@@ -44,12 +44,7 @@ which an administrator prints with "gnomon access fleet".`,
 	}
 	server := serverFlag(cmd)
 	fleet := cmd.Flags().String("fleet", "", "fingerprint of the fleet that the server has to be of")
-	output := addOutputFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		asJSON, err := wantJSON(*output)
-		if err != nil {
-			return err
-		}
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		l, err := logIn(cmd.Context(), *server, *fleet, cmd.ErrOrStderr())
 		if err != nil {
 			return err
@@ -70,7 +65,7 @@ which an administrator prints with "gnomon access fleet".`,
 		}
 		_, err = fmt.Fprintln(cmd.OutOrStdout(), "logged in as "+whoLine(me))
 		return err
-	}
+	})
 	return cmd
 }
 
