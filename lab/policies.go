@@ -47,27 +47,31 @@ var (
 	memoryOnly   = gnomon.SetOf(gnomon.Memory)
 )
 
-const here = "gnomon's laboratory"
+const (
+	here      = "gnomon's laboratory"
+	priceKnob = "shortagePrice, the only one that is swept"
+)
 
 // table lists the policies in the order of reports.
 func table() []policy {
 	all := []policy{
 		{PolicyInfo{Name: "gnomon", Title: "gnomon: a shadow for each VM, with release: forecast, else at its defaults", Faithful: "product",
-			Knob:  "shortagePrice, the only one that is swept",
-			Sweep: prices, Source: "gnomon"}, allResources, playProduct(true)},
+			Knob: priceKnob, Sweep: prices, Source: "gnomon"}, allResources, withShadows(true)},
+		{PolicyInfo{Name: "gnomon-hold", Title: "gnomon at its defaults: forecasts may only add to the standard path", Faithful: "product",
+			Knob: priceKnob, Sweep: prices, Source: "gnomon"}, allResources, withShadows(false)},
 		{PolicyInfo{Name: "gnomon-reactive", Title: "gnomon without shadows: the standard path alone", Faithful: "product",
-			Knob: "headroom above demand, as a part of it: the default is 0.2", Sweep: margins, Source: "gnomon"}, allResources, playProduct(false)},
+			Knob: "headroom above demand, as a part of it: the default is 0.2", Sweep: margins, Source: "gnomon"}, allResources,
+			func(knob float64) (controller, error) { return &product{headroom: int64(math.Round(100 * knob))}, nil }},
 	}
 	all = append(all, peers()...)
 	return append(all, controls()...)
 }
 
-func playProduct(shadows bool) func(float64) (controller, error) {
-	return func(knob float64) (controller, error) {
-		if !shadows {
-			return &product{headroom: int64(math.Round(100 * knob))}, nil
-		}
-		return &product{shadows: true, price: knob, headroom: config.Defaults().HeadroomPercent}, nil
+// withShadows plays gnomon at a price of shortage; release is whether a forecast may
+// lower a VM below what the standard path holds.
+func withShadows(release bool) func(float64) (controller, error) {
+	return func(price float64) (controller, error) {
+		return &product{shadows: true, release: release, price: price, headroom: config.Defaults().HeadroomPercent}, nil
 	}
 }
 

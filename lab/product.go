@@ -16,6 +16,7 @@ import (
 // to be without.
 type product struct {
 	shadows  bool
+	release  bool    // as forecasts say
 	price    float64 // of shortage
 	headroom int64   // percent
 
@@ -63,7 +64,7 @@ func (p *product) begin(s *stage) error {
 				vm.Floor[r], vm.Ceiling[r], allocation[r] = int64(g.script.floor[r]), int64(g.script.ceiling[r]), int64(l.limit)
 			}
 		}
-		policy := gnomon.Policy{Shadow: p.shadows, HeadroomPercent: p.headroom, Hold: defaults.Hold, Release: p.shadows}
+		policy := gnomon.Policy{Shadow: p.shadows, HeadroomPercent: p.headroom, Hold: defaults.Hold, Release: p.release}
 		if err := p.step(gnomon.Event{Found: &gnomon.Found{VM: vm, Policy: policy, Allocation: allocation}}); err != nil {
 			return err
 		}
