@@ -25,6 +25,7 @@ func TestEngines(t *testing.T) {
 				{"sample", testSample},
 				{"forecast and decision", testForecastAndDecision},
 				{"demand", testDemand},
+				{"means", testMeans},
 				{"late and twice", testLateAndTwice},
 				{"one bad point", testOneBadPoint},
 				{"long range", testLongRange},
@@ -162,6 +163,31 @@ func testDemand(t *testing.T, c *history.Client) {
 			}
 		}
 	}
+}
+
+// Long steps are read from means, and from the values where there are none yet.
+func testMeans(t *testing.T, c *history.Client) {
+	level := history.Levels[0]
+	end := time.Now().Truncate(level.Span)
+	vm := history.VM{Host: "h1", Name: "db", ID: "id-means"}
+	metric := history.Metric(gnomon.CPU, history.Demand)
+	labels := []history.Label{{Name: "host", Value: "h1"}, {Name: "vm", Value: "db"}, {Name: "vm_id", Value: "id-means"}}
+	write(t, c, history.Point{Metric: level.Mean(metric), Labels: labels, At: end.Add(-level.Span), Value: 3})
+	for i := range 5 {
+		write(t, c, history.FromSample(vm, gnomon.Sample{
+			At: end.Add(time.Duration(i-4) * time.Minute), Known: gnomon.SetOf(gnomon.CPU), Demand: gnomon.Resources{int64(1000 * i)},
+		}, gnomon.Resources{})...)
+	}
+	var values []float64
+	defer func() { t.Logf("read %v", values) }()
+	eventually(t, "both are found", func() bool {
+		var err error
+		values, _, err = history.DemandOf(t.Context(), c, vm.ID, gnomon.CPU, end, 2*level.Span, level.Span)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(values) == 2 && values[0] == 3000 && values[1] == 2000
+	})
 }
 
 func testLateAndTwice(t *testing.T, c *history.Client) {

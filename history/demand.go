@@ -20,11 +20,9 @@ func DemandOf(ctx context.Context, c *Client, id gnomon.VMID, r gnomon.Resource,
 	if !r.Valid() || step <= 0 || span < step {
 		return nil, time.Time{}, fmt.Errorf("read demand of VM %s: want a resource and a step of at least 1ms within the span", id)
 	}
-	series := Metric(r, Demand) + "{vm_id=" + strconv.Quote(string(id)) + "}"
-	// Prometheus before 3.0 counts both ends of a window, so it ends short of
-	// the step before.
-	window, wider := milliseconds(step-time.Millisecond), milliseconds(step+step/2)
-	expr := fmt.Sprintf("max(avg_over_time(%s[%s]) or last_over_time(%s[%s]))", series, window, series, wider)
+	of := Equal("vm_id", string(id))
+	expr := fmt.Sprintf("max(%s or last_over_time(%s{%s}[%s]))",
+		MeanOver(Metric(r, Demand), of, step), Metric(r, Demand), of, milliseconds(step+step/2))
 	last := align(end, step)
 	n := int(span / step)
 	start = last.Add(-time.Duration(n-1) * step)

@@ -34,7 +34,7 @@ server's own database or an external one that speaks the Prometheus API.`,
 	}
 	url := cmd.PersistentFlags().String("history-url", defaultHistory(),
 		"address of the history, below which /api/v1 is found (env GNOMON_HISTORY, or that of GNOMON_SERVER)")
-	cmd.AddCommand(historyQueryCommand(url), historyPlotCommand(url))
+	cmd.AddCommand(historyQueryCommand(url), historyPlotCommand(url), historyRulesCommand())
 	return cmd
 }
 
@@ -107,7 +107,8 @@ func historyPlotCommand(url *string) *cobra.Command {
 		Use:   "plot VM...",
 		Short: "Draw usage, demand, forecast and allocation of VMs, as SVG or PNG",
 		Example: `  gnomon history plot db --last 1h --out db.png
-  gnomon history plot web-1 web-2 --resource cpu,memory --out web.svg`,
+  gnomon history plot web-1 web-2 --resource cpu,memory --out web.svg
+  gnomon history plot db --last 365d --out year.svg`,
 		Args: atLeastOne("VM"),
 	}
 	cmd.Flags().StringSliceVar(&resources, "resource", nil, "resources to draw: cpu,memory,disk,network (default: all)")

@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -81,7 +80,7 @@ func usageOf(ctx context.Context, c *history.Client, vm string, start, end time.
 	for column, r := range map[int]gnomon.Resource{0: gnomon.CPU, 2: gnomon.Memory, 3: gnomon.Disk, 4: gnomon.Network} {
 		metric := history.Metric(r, history.Usage)
 		pick := func(label string) string {
-			return fmt.Sprintf("avg_over_time(%s{%s=%s}[%dms])", metric, label, strconv.Quote(vm), step.Milliseconds())
+			return history.MeanOver(metric, history.Equal(label, vm), step)
 		}
 		matrix, err := c.Range(ctx, "max("+pick("vm")+" or "+pick("vm_id")+")", start, end, step)
 		if err != nil {

@@ -34,7 +34,7 @@ func newHandler(d *DB, opts Options) http.Handler {
 		reg = prometheus.NewRegistry() // the handlers need one
 	}
 	api := v1.NewAPI(
-		d.engine, retained{d}, lenient{d.db, d.dropped}, nil,
+		d.engine, retained{d}, lenient{d.db, d.dropped, true}, nil,
 		func(context.Context) v1.ScrapePoolsRetriever { return nil },
 		func(context.Context) v1.TargetRetriever { return nil },
 		func(context.Context) v1.AlertmanagerRetriever { return nil },

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ type Options struct {
 
 	reload time.Duration // between looks for blocks to delete; 1 min
 	sweep  time.Duration // between deletions within blocks; sweepPeriod
+	means  time.Duration // between looks for what can be condensed; condensePeriod
 }
 
 const (
@@ -58,8 +60,8 @@ type DB struct {
 	dropped prometheus.Counter
 	log     *slog.Logger
 
-	stopSweep context.CancelFunc
-	sweepDone chan struct{}
+	stop    context.CancelFunc
+	running sync.WaitGroup // sweeping and condensing
 }
 
 // Open opens the database in dir and creates what is missing. Everything is
@@ -105,7 +107,10 @@ func Open(dir string, opts Options) (*DB, error) {
 		Parser:               parser.NewParser(parser.Options{}),
 	})
 	d.handler = newHandler(d, opts)
-	d.startSweep(cmp.Or(opts.sweep, sweepPeriod))
+	ctx, cancel := context.WithCancel(context.Background())
+	d.stop = cancel
+	d.running.Go(func() { d.keepSwept(ctx, cmp.Or(opts.sweep, sweepPeriod)) })
+	d.running.Go(func() { d.keepCondensed(ctx, cmp.Or(opts.means, condensePeriod)) })
 	return d, nil
 }
 
@@ -145,8 +150,8 @@ func (d *DB) options(opts Options) *tsdb.Options {
 	o.MaxBlockDuration = maxBlockSpan.Milliseconds()
 	o.WALSegmentSize = walSegment
 	o.WALCompression = compression.Snappy
-	o.OutOfOrderTimeWindow = lateness.Milliseconds()
-	o.StripeSize = 1 << 10 // thousands of series, not millions
+	o.OutOfOrderTimeWindow = (catchUp + lateness).Milliseconds() // of means; others have less
+	o.StripeSize = 1 << 10                                       // thousands of series, not millions
 	o.HeadChunksWriteQueueSize = 0
 	o.BlockReloadInterval = opts.reload
 	return o
@@ -182,13 +187,18 @@ func (d *DB) Client() *history.Client {
 
 // Close flushes and closes the database.
 func (d *DB) Close() error {
-	d.stopSweep()
+	d.stop()
+	done := make(chan struct{})
+	go func() {
+		d.running.Wait()
+		close(done)
+	}()
 	select {
-	case <-d.sweepDone:
+	case <-done:
 	case <-time.After(sweepGrace): // the engine's Close breaks it off
 	}
 	err := errors.Join(d.engine.Close(), d.db.Close())
-	<-d.sweepDone
+	<-done
 	if err != nil {
 		return fmt.Errorf("close history in %s: %w", d.dir, err)
 	}

@@ -15,11 +15,13 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/history"
 )
 
 // Retention is for how long values are kept, each period more than 0. A series
 // counts by its labels: what is given for its vm_id holds, else for its host,
-// else for its account, else Default. The zero Retention keeps everything.
+// else for its account, else Default. Means and maxima are kept for multiples of
+// that (history.Level). The zero Retention keeps everything.
 type Retention struct {
 	Default   time.Duration
 	ByAccount map[string]time.Duration
@@ -27,7 +29,8 @@ type Retention struct {
 	ByVM      map[gnomon.VMID]time.Duration
 }
 
-// Longest returns the longest of the periods; 0 if everything is kept.
+// Longest returns for how long anything is kept: the means and maxima of what has
+// the longest of the periods. It is 0 if everything is kept.
 func (r Retention) Longest() time.Duration {
 	longest := r.Default
 	for _, l := range r.levels() {
@@ -35,7 +38,11 @@ func (r Retention) Longest() time.Duration {
 			longest = max(longest, keep)
 		}
 	}
-	return longest
+	most := time.Duration(1)
+	for _, t := range tiers {
+		most = max(most, t.times)
+	}
+	return most * longest
 }
 
 // level is what is given for the values of one label.
@@ -55,6 +62,11 @@ func (r Retention) levels() []level {
 
 // of returns for how long the values of a series are kept.
 func (r Retention) of(series labels.Labels) time.Duration {
+	return times(series.Get(model.MetricNameLabel)) * r.period(series)
+}
+
+// period returns what is given for a series by its labels.
+func (r Retention) period(series labels.Labels) time.Duration {
 	if keep, ok := r.ByVM[gnomon.VMID(series.Get("vm_id"))]; ok {
 		return keep
 	}
@@ -67,6 +79,34 @@ func (r Retention) of(series labels.Labels) time.Duration {
 	return r.Default
 }
 
+// times returns for how many times the period of its labels a metric is kept.
+func times(metric string) time.Duration {
+	if l, ok := history.LevelOf(metric); ok {
+		return time.Duration(l.Outlives)
+	}
+	return 1
+}
+
+// tier is the metrics that are kept for the same multiple of a period.
+type tier struct {
+	times   time.Duration
+	metrics *labels.Matcher
+}
+
+// tiers are all of them.
+var tiers = func() []tier {
+	var all []tier
+	names := func(how labels.MatchType, levels string) *labels.Matcher {
+		return labels.MustNewMatcher(how, model.MetricNameLabel, ".*:(mean|max)("+levels+")")
+	}
+	var any []string
+	for _, l := range history.Levels {
+		all = append(all, tier{time.Duration(l.Outlives), names(labels.MatchRegexp, l.Name)})
+		any = append(any, l.Name)
+	}
+	return append(all, tier{1, names(labels.MatchNotRegexp, strings.Join(any, "|"))})
+}()
+
 // group is the series that are kept equally long.
 type group struct {
 	keep     time.Duration
@@ -77,24 +117,27 @@ type group struct {
 func (r Retention) shorter() []group {
 	longest := r.Longest()
 	var groups []group
-	wider := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".+")}
+	add := func(keep time.Duration, of []*labels.Matcher) {
+		for _, t := range tiers {
+			if keep := t.times * keep; keep < longest {
+				groups = append(groups, group{keep, append(slices.Clip(of), t.metrics)})
+			}
+		}
+	}
+	var wider []*labels.Matcher
 	for _, l := range r.levels() {
 		names := map[time.Duration][]string{}
 		for name, keep := range l.keep {
 			names[keep] = append(names[keep], name)
 		}
 		for _, keep := range slices.Sorted(maps.Keys(names)) {
-			if keep < longest {
-				groups = append(groups, group{keep, append(slices.Clip(wider), among(labels.MatchRegexp, l.label, names[keep]))})
-			}
+			add(keep, append(slices.Clip(wider), among(labels.MatchRegexp, l.label, names[keep])))
 		}
 		if len(l.keep) > 0 {
 			wider = append(wider, among(labels.MatchNotRegexp, l.label, slices.Collect(maps.Keys(l.keep))))
 		}
 	}
-	if r.Default < longest {
-		groups = append(groups, group{r.Default, wider})
-	}
+	add(r.Default, wider)
 	return groups
 }
 

@@ -225,10 +225,12 @@ func TestGroupsAgreeWithSeries(t *testing.T) {
 			r.ByVM[gnomon.VMID(id)] = keep
 		}
 		o := owner{names.Draw(t, "vm"), names.Draw(t, "host"), names.Draw(t, "account")}
-		keep := r.of(o.labels())
+		series := labels.NewBuilder(o.labels()).Set(model.MetricNameLabel,
+			rapid.SampledFrom([]string{"m", "m:mean5m", "m:max5m", "m:mean1h", "m:a:max1h", "m:mean", "mean1h"}).Draw(t, "metric")).Labels()
+		keep := r.of(series)
 		var in []time.Duration
 		for _, g := range r.shorter() {
-			if !slices.ContainsFunc(g.matchers, func(m *labels.Matcher) bool { return !m.Matches(o.labels().Get(m.Name)) }) {
+			if !slices.ContainsFunc(g.matchers, func(m *labels.Matcher) bool { return !m.Matches(series.Get(m.Name)) }) {
 				in = append(in, g.keep)
 			}
 		}

@@ -23,15 +23,6 @@ type sweeper struct {
 	cleaned time.Time
 }
 
-func (d *DB) startSweep(every time.Duration) {
-	ctx, cancel := context.WithCancel(context.Background())
-	d.stopSweep, d.sweepDone = cancel, make(chan struct{})
-	go func() {
-		defer close(d.sweepDone)
-		d.keepSwept(ctx, every)
-	}()
-}
-
 // keepSwept sweeps until ctx ends.
 func (d *DB) keepSwept(ctx context.Context, every time.Duration) {
 	s := sweeper{db: d.db}

@@ -108,7 +108,11 @@ func (r *reader) measure(ctx context.Context) error {
 	var counts []string
 	for res := range gnomon.AllResources() {
 		for _, label := range []string{"vm", "vm_id"} {
-			counts = append(counts, fmt.Sprintf("count_over_time(%s{%s=%s}[%s])", history.Metric(res, history.Usage), label, strconv.Quote(r.vm), ms(span)))
+			metric, of := history.Metric(res, history.Usage), history.Equal(label, r.vm)
+			counts = append(counts, fmt.Sprintf("count_over_time(%s{%s}[%s])", metric, of, ms(span)))
+			if l, ok := history.LevelFor(r.step); ok { // nothing else may be left
+				counts = append(counts, fmt.Sprintf("count_over_time(%s{%s}[%s])", l.Max(metric), of, ms(span)))
+			}
 		}
 	}
 	expr := "max(" + strings.Join(counts, " or ") + ")"
@@ -188,8 +192,8 @@ func between(low, high []chart.Point, stacked bool) []chart.Range {
 // if it has none at all. Of the values within a step it is the largest.
 func (r *reader) line(ctx context.Context, metric, more string) ([]chart.Point, error) {
 	pick := func(label string) string {
-		s := fmt.Sprintf("%s{%s=%s%s}", metric, label, strconv.Quote(r.vm), more)
-		return fmt.Sprintf("max_over_time(%s[%s]) or last_over_time(%s[%s])", s, ms(r.step-time.Millisecond), s, ms(r.gap))
+		of := history.Equal(label, r.vm) + more
+		return fmt.Sprintf("%s or last_over_time(%s{%s}[%s])", history.MaxOver(metric, of, r.step), metric, of, ms(r.gap))
 	}
 	m, err := r.c.Range(ctx, "max("+pick("vm")+" or "+pick("vm_id")+")", r.start, r.end, r.step)
 	if err != nil || len(m) == 0 {

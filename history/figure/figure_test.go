@@ -116,3 +116,39 @@ func TestOfUnknownVM(t *testing.T) {
 		t.Error("no error for an empty time")
 	}
 }
+
+// Of months ago only means and maxima are left: a plot of them is drawn from those.
+func TestOfTheLastMonths(t *testing.T) {
+	db, err := embedded.Open(t.TempDir(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	c := db.Client()
+	end := time.Now().Truncate(time.Hour)
+	labels := []history.Label{{Name: "vm", Value: "db"}, {Name: "vm_id", Value: "id-1"}}
+	hour := history.Levels[1]
+	var points []history.Point
+	for at := end.Add(-90 * 24 * time.Hour); !at.After(end); at = at.Add(time.Hour) {
+		for _, q := range []history.Quantity{history.Usage, history.Demand} {
+			points = append(points, history.Point{Metric: hour.Max(history.Metric(gnomon.CPU, q)), Labels: labels, At: at, Value: 2})
+		}
+	}
+	if err := c.Write(t.Context(), points); err != nil {
+		t.Fatal(err)
+	}
+	f, err := figure.Of(t.Context(), c, figure.Options{VMs: []string{"db"}, Start: end.Add(-89 * 24 * time.Hour), End: end, Resources: []gnomon.Resource{gnomon.CPU}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Panels) != 1 || len(f.Panels[0].Series) != 2 {
+		t.Fatalf("panels %+v, want demand and usage", f.Panels)
+	}
+	for _, line := range f.Panels[0].Series {
+		for _, p := range line.Points {
+			if p.Value != 2 {
+				t.Fatalf("%s is %v at %v, want 2 all the time", line.Name, p.Value, p.At)
+			}
+		}
+	}
+}
