@@ -86,7 +86,7 @@ var rules = []rule{
 	{"chart/...", []string{"."},
 		"a plot is drawn from numbers, wherever they come from"},
 
-	{"fleet", []string{"config", "wire/serverpb"},
+	{"fleet", []string{".", "config", "wire/serverpb"},
 		"a file is compared with what the API tells; carrying the difference out is the caller's"},
 
 	{"server/trust", nil,

@@ -2,7 +2,9 @@ package gnomon
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -138,4 +140,17 @@ func example(r Resource) string {
 		return "256MiB"
 	}
 	return "1MB/s"
+}
+
+// FormatLabels returns labels for people to read, in order: "disk=ssd,zone=a"; or
+// "none".
+func FormatLabels(labels map[string]string) string {
+	if len(labels) == 0 {
+		return "none"
+	}
+	parts := make([]string, 0, len(labels))
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		parts = append(parts, key+"="+labels[key])
+	}
+	return strings.Join(parts, ",")
 }

@@ -35,6 +35,15 @@ func TestFormat(t *testing.T) {
 	}
 }
 
+func TestFormatLabels(t *testing.T) {
+	if got := gnomon.FormatLabels(map[string]string{"zone": "a", "disk": "ssd"}); got != "disk=ssd,zone=a" {
+		t.Errorf("got %q", got)
+	}
+	if got := gnomon.FormatLabels(nil); got != "none" {
+		t.Errorf("of none: %q", got)
+	}
+}
+
 func TestParseAmount(t *testing.T) {
 	for _, c := range []struct {
 		r    gnomon.Resource

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/wire/serverpb"
 )
 
@@ -68,7 +68,7 @@ func (p *Plan) host(h Host, now *serverpb.Host) {
 	if h.Labels != nil && !maps.Equal(h.Labels, now.GetLabels()) {
 		u.Host.Labels = h.Labels
 		paths = append(paths, "labels")
-		p.say("~ host %s: labels: %s -> %s", h.Name, labels(now.GetLabels()), labels(h.Labels))
+		p.say("~ host %s: labels: %s -> %s", h.Name, gnomon.FormatLabels(now.GetLabels()), gnomon.FormatLabels(h.Labels))
 	}
 	if h.Cordoned != nil && *h.Cordoned != now.GetCordoned() {
 		u.Host.Cordoned = *h.Cordoned
@@ -111,7 +111,7 @@ func (p *Plan) account(a Account, now *serverpb.Account) {
 	if a.HostLabels != nil && !maps.Equal(a.HostLabels, now.GetHostLabels()) {
 		u.Account.HostLabels = a.HostLabels
 		paths = append(paths, "host_labels")
-		p.say("~ account %s: hostLabels: %s -> %s", a.Name, labels(now.GetHostLabels()), labels(a.HostLabels))
+		p.say("~ account %s: hostLabels: %s -> %s", a.Name, gnomon.FormatLabels(now.GetHostLabels()), gnomon.FormatLabels(a.HostLabels))
 	}
 	if len(paths) > 0 {
 		u.UpdateMask = &fieldmaskpb.FieldMask{Paths: paths}
@@ -146,15 +146,4 @@ func Line(e *serverpb.ConfigEdit) string {
 		return fmt.Sprintf("- %s: %s: %s", where, e.GetKey(), e.GetBefore())
 	}
 	return fmt.Sprintf("~ %s: %s: %s -> %s", where, e.GetKey(), e.GetBefore(), e.GetAfter())
-}
-
-func labels(m map[string]string) string {
-	if len(m) == 0 {
-		return "none"
-	}
-	var parts []string
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		parts = append(parts, key+"="+m[key])
-	}
-	return strings.Join(parts, ",")
 }

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -61,14 +60,6 @@ func checkLabels(field string, labels map[string]string) error {
 		}
 	}
 	return nil
-}
-
-func formatLabels(labels map[string]string) string {
-	var parts []string
-	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		parts = append(parts, key+"="+labels[key])
-	}
-	return strings.Join(parts, ",")
 }
 
 func shorten(s string) string {

@@ -17,7 +17,7 @@ func (s *Server) place(v *view, labels map[string]string) (host, why string, err
 	}
 	best, why, err := placement.Place(s.candidates(v, ""), placement.Request{Labels: labels})
 	if errors.Is(err, placement.ErrNoHost) {
-		return "", "", refuse(connect.CodeFailedPrecondition, "no host that is connected and not cordoned has the labels %s: see \"gnomon host ls\"", formatLabels(labels))
+		return "", "", refuse(connect.CodeFailedPrecondition, "no host that is connected and not cordoned has the labels %s: see \"gnomon host ls\"", gnomon.FormatLabels(labels))
 	}
 	return best.Name, why, err
 }

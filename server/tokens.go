@@ -137,13 +137,20 @@ func (t joinToken) message(id string) *serverpb.JoinToken {
 	return m
 }
 
+// messages returns what is told of entries, in the order of their ids.
+func messages[T, M any](entries map[string]T, message func(T, string) M) []M {
+	all := make([]M, 0, len(entries))
+	for _, id := range slices.Sorted(maps.Keys(entries)) {
+		all = append(all, message(entries[id], id))
+	}
+	return all
+}
+
 // ListJoinTokens implements AccessService.
 func (s *Server) ListJoinTokens(ctx context.Context, _ *connect.Request[serverpb.ListJoinTokensRequest]) (*connect.Response[serverpb.ListJoinTokensResponse], error) {
 	r := &serverpb.ListJoinTokensResponse{}
 	err := s.read(ctx, func(v *view) error {
-		for _, id := range slices.Sorted(maps.Keys(v.joinTokens)) {
-			r.Tokens = append(r.Tokens, v.joinTokens[id].message(id))
-		}
+		r.Tokens = messages(v.joinTokens, joinToken.message)
 		return nil
 	})
 	return respond(r, err)
@@ -223,9 +230,7 @@ func (t accessToken) message(id string) *serverpb.Token {
 func (s *Server) ListTokens(ctx context.Context, _ *connect.Request[serverpb.ListTokensRequest]) (*connect.Response[serverpb.ListTokensResponse], error) {
 	r := &serverpb.ListTokensResponse{}
 	err := s.read(ctx, func(v *view) error {
-		for _, id := range slices.Sorted(maps.Keys(v.tokens)) {
-			r.Tokens = append(r.Tokens, v.tokens[id].message(id))
-		}
+		r.Tokens = messages(v.tokens, accessToken.message)
 		return nil
 	})
 	return respond(r, err)
