@@ -49,6 +49,11 @@ func startPrometheus(t *testing.T) *history.Client {
 
 // prometheusIn returns what starts Prometheus on a directory, and where it is then.
 func prometheusIn(t *testing.T, dir string) (start func(*testing.T) *process, url string) {
+	return prometheusWith(t, dir)
+}
+
+// prometheusWith is prometheusIn with more flags.
+func prometheusWith(t *testing.T, dir string, more ...string) (start func(*testing.T) *process, url string) {
 	t.Helper()
 	conf := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(conf, []byte("storage:\n  tsdb:\n    out_of_order_time_window: 10m\n"), 0o600); err != nil {
@@ -57,9 +62,9 @@ func prometheusIn(t *testing.T, dir string) (start func(*testing.T) *process, ur
 	addr := freeAddress(t)
 	return func(t *testing.T) *process {
 		t.Helper()
-		return startProcess(t, "http://"+addr+"/-/ready", "prometheus",
+		return startProcess(t, "http://"+addr+"/-/ready", "prometheus", append(more,
 			"--config.file="+conf, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-			"--web.listen-address="+addr, "--web.enable-remote-write-receiver")
+			"--web.listen-address="+addr, "--web.enable-remote-write-receiver")...)
 	}, "http://" + addr
 }
 

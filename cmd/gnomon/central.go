@@ -32,6 +32,7 @@ type centralFlags struct {
 	names   []string
 	etcd    etcdFlags
 	history string
+	sweep   bool
 	people  peopleFlags
 }
 
@@ -56,6 +57,7 @@ func addCentralFlags(cmd *cobra.Command) *centralFlags {
 	f.etcd.add(fl)
 	f.people.add(fl)
 	fl.StringVar(&f.history, "history-url", "", "an existing Prometheus-compatible database instead of the embedded one")
+	fl.BoolVar(&f.sweep, "history-sweep", false, "have that database delete gnomon's values by historyRetentionPeriod, as far as it can: Prometheus with --web.enable-admin-api, VictoriaMetrics")
 	return f
 }
 
@@ -67,6 +69,7 @@ type central struct {
 	secure     bool
 	db         *embedded.DB // nil with an external history
 	history    *history.Client
+	sweeper    *history.Sweeper // of an external history; nil without --history-sweep
 	historyURL string
 	registry   *prometheus.Registry
 	log        *slog.Logger
@@ -78,6 +81,9 @@ type central struct {
 
 // listenCentral checks the flags and listens for the API. It creates nothing.
 func listenCentral(f *centralFlags) (net.Listener, error) {
+	if f.sweep && f.history == "" {
+		return nil, usagef("--history-sweep: want --history-url with it: the embedded database needs no flag")
+	}
 	if f.tls && f.open {
 		return nil, usagef("--tls and --insecure: want one of them, not both")
 	}
@@ -111,6 +117,9 @@ func openCentral(f *centralFlags, listener net.Listener, log *slog.Logger) (_ *c
 	if f.history != "" {
 		if c.history, err = history.New(f.history, nil); err != nil {
 			return nil, usageError{fmt.Errorf("--history-url: %w", err)}
+		}
+		if f.sweep {
+			c.sweeper = history.NewSweeper(c.history, log)
 		}
 	} else {
 		c.historyURL = c.url() + "/history"
@@ -185,15 +194,19 @@ func (c *central) serveHistory(w http.ResponseWriter, r *http.Request) { c.db.Se
 func (c *central) retentionChanged(r server.Retention) {
 	last := c.retention
 	c.retention = r
+	if c.sweeper != nil {
+		c.sweeper.SetRetention(history.Retention(r))
+		return
+	}
 	if c.db == nil {
 		set := r.Default != config.Defaults().HistoryRetentionPeriod || len(r.ByAccount)+len(r.ByHost)+len(r.ByVM) > 0
 		if set && !c.warned {
 			c.warned = true
-			c.log.Warn("historyRetentionPeriod has no effect: the history is an external database, which keeps values as long as its own settings say", "history", c.historyURL)
+			c.log.Warn("historyRetentionPeriod has no effect: the history is an external database, which keeps values as long as its own settings say; --history-sweep has it delete older ones", "history", c.historyURL)
 		}
 		return
 	}
-	if err := c.db.SetRetention(embedded.Retention(r)); err != nil {
+	if err := c.db.SetRetention(history.Retention(r)); err != nil {
 		c.log.Warn("history retention not changed", "err", err)
 		return
 	}
@@ -222,6 +235,9 @@ func (c *central) run(ctx context.Context) error {
 		}
 	}()
 	go func() { failed <- srv.Serve(c.socket) }()
+	if c.sweeper != nil {
+		go c.sweeper.Run(ctx)
+	}
 	go func() { failed <- c.server.Run(ctx) }()
 	if a, ok := c.listener.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && !c.secure {
 		c.log.Warn("everyone who can reach the API may do everything: let only your hosts and operators reach it", "listen", a)

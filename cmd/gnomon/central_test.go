@@ -160,6 +160,19 @@ func TestRetentionOfAnExternalHistory(t *testing.T) {
 	}
 }
 
+func TestSweepOfAnExternalHistory(t *testing.T) {
+	if _, err := listenCentral(&centralFlags{listen: "127.0.0.1:0", sweep: true}); err == nil || !strings.Contains(err.Error(), "--history-sweep: want --history-url") {
+		t.Errorf("without an external history: %v", err)
+	}
+	var log safeBuffer
+	flags := &centralFlags{dataDir: t.TempDir(), history: serveHistory(t), sweep: true}
+	startCentral(t, flags, slog.New(slog.NewTextHandler(&log, nil)))
+	within(t, time.Minute, "the sweep", func() bool { return strings.Contains(log.String(), "neither Prometheus nor VictoriaMetrics") })
+	if strings.Contains(log.String(), "no effect") {
+		t.Errorf("it says both:\n%s", log.String())
+	}
+}
+
 func TestHostRemoved(t *testing.T) {
 	_, url, _ := startCentral(t, &centralFlags{dataDir: t.TempDir()}, slog.New(slog.DiscardHandler))
 	t.Setenv("GNOMON_SERVER", url)

@@ -107,7 +107,7 @@ func TestMeansOutliveTheirValues(t *testing.T) {
 	c, err := d.newCondenser()
 	must(t, err)
 	must(t, c.condense(t.Context(), now))
-	must(t, d.SetRetention(Retention{Default: 4 * time.Hour}))
+	must(t, d.SetRetention(history.Retention{Default: 4 * time.Hour}))
 	for metric, keep := range map[string]time.Duration{
 		demanded:                         4 * time.Hour,
 		history.Levels[0].Mean(demanded): 24 * time.Hour,

@@ -102,7 +102,7 @@ func TestRetentionChangesAtRunTime(t *testing.T) {
 	}
 	wantScalar(t, d, "count_over_time(m[30d])", end, float64(len(points)))
 
-	if err := d.SetRetention(Retention{Default: 6 * time.Hour}); err != nil {
+	if err := d.SetRetention(history.Retention{Default: 6 * time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	n, _ := scalar(t, d, "count_over_time(m[30d])", end)
@@ -128,8 +128,8 @@ func TestRetentionChangesAtRunTime(t *testing.T) {
 	if got := len(d.db.Blocks()); got >= blocks {
 		t.Errorf("%d blocks on disk after the retention became 6h, were %d", got, blocks)
 	}
-	zero := Retention{Default: time.Hour, ByHost: map[string]time.Duration{"h": 0}}
-	if d.Retention().Longest() != 25*6*time.Hour || d.SetRetention(Retention{}) == nil || d.SetRetention(zero) == nil {
+	zero := history.Retention{Default: time.Hour, ByHost: map[string]time.Duration{"h": 0}}
+	if d.Retention().Longest() != 25*6*time.Hour || d.SetRetention(history.Retention{}) == nil || d.SetRetention(zero) == nil {
 		t.Error("want the retention read back, and 0 refused")
 	}
 }

@@ -60,7 +60,7 @@ type clippedSet struct {
 // At implements storage.SeriesSet.
 func (s clippedSet) At() storage.Series {
 	series := s.SeriesSet.At()
-	oldest := horizon(s.q.rules.of(series.Labels()), s.q.now)
+	oldest := horizon(s.q.rules.Of(series.Labels()), s.q.now)
 	if oldest <= s.q.oldest {
 		return series
 	}

@@ -31,7 +31,7 @@ func (o owner) labels() labels.Labels {
 
 // Several rules at once; what each owner keeps follows from the precedence.
 var (
-	mixed = Retention{
+	mixed = history.Retention{
 		Default:   40 * time.Hour,
 		ByAccount: map[string]time.Duration{"acme": 10 * time.Hour, "long": 48 * time.Hour},
 		ByHost:    map[string]time.Duration{"h2": 20 * time.Hour},
@@ -83,6 +83,13 @@ func stored(t *testing.T, d *DB) map[owner]int64 {
 	}
 	must(t, set.Err())
 	return oldest
+}
+
+// shorterOf returns the groups that are swept.
+func shorterOf(t *testing.T, d *DB, r history.Retention) []history.Group {
+	t.Helper()
+	must(t, d.SetRetention(r))
+	return d.rules.Load().shorter
 }
 
 const testStep = 20 * time.Minute
@@ -168,7 +175,7 @@ func TestSweepRewritesABlockOnce(t *testing.T) {
 	d := open(t, t.TempDir(), Options{})
 	now := time.Now()
 	writeDays(t, d, now, []owner{{"a", "h", ""}, {"b", "h", ""}})
-	r := Retention{Default: 60 * time.Hour, ByVM: map[gnomon.VMID]time.Duration{"a": time.Hour}}
+	r := history.Retention{Default: 60 * time.Hour, ByVM: map[gnomon.VMID]time.Duration{"a": time.Hour}}
 	names := func() (all []string) {
 		for _, b := range d.db.Blocks() {
 			all = append(all, b.Meta().ULID.String())
@@ -177,7 +184,7 @@ func TestSweepRewritesABlockOnce(t *testing.T) {
 	}
 	s := sweeper{db: d.db}
 	before := names()
-	must(t, s.sweep(t.Context(), r.shorter(), now))
+	must(t, s.sweep(t.Context(), shorterOf(t, d, r), now))
 	first := names()
 	if slices.Equal(before, first) || s.marked() {
 		t.Fatalf("no block was rewritten: %v, then %v", before, first)
@@ -186,10 +193,10 @@ func TestSweepRewritesABlockOnce(t *testing.T) {
 	if ok && at < d.db.Blocks()[0].MaxTime() {
 		t.Errorf("values of %v ago are left", now.Sub(time.UnixMilli(at)))
 	}
-	must(t, s.sweep(t.Context(), r.shorter(), now.Add(2*cleanPeriod)))
+	must(t, s.sweep(t.Context(), shorterOf(t, d, r), now.Add(2*cleanPeriod)))
 	// A new sweeper, as after a restart, finds nothing to delete either.
 	again := sweeper{db: d.db}
-	must(t, again.sweep(t.Context(), r.shorter(), now))
+	must(t, again.sweep(t.Context(), shorterOf(t, d, r), now))
 	if third := names(); !slices.Equal(first, third) {
 		t.Errorf("blocks were rewritten for nothing: %v, then %v", first, third)
 	}
@@ -200,43 +207,41 @@ func TestRewriteIsSeldom(t *testing.T) {
 	d := open(t, t.TempDir(), Options{})
 	now := time.Now()
 	writeDays(t, d, now, []owner{{"a", "h", ""}, {"b", "h", ""}})
-	r := Retention{Default: 60 * time.Hour, ByVM: map[gnomon.VMID]time.Duration{"a": time.Hour}}
+	r := history.Retention{Default: 60 * time.Hour, ByVM: map[gnomon.VMID]time.Duration{"a": time.Hour}}
 	s := sweeper{db: d.db, cleaned: now}
-	must(t, s.sweep(t.Context(), r.shorter(), now.Add(cleanPeriod-time.Second)))
+	must(t, s.sweep(t.Context(), shorterOf(t, d, r), now.Add(cleanPeriod-time.Second)))
 	if !s.marked() {
 		t.Fatal("blocks were rewritten within the pause, or nothing was deleted")
 	}
-	must(t, s.sweep(t.Context(), r.shorter(), now.Add(cleanPeriod)))
+	must(t, s.sweep(t.Context(), shorterOf(t, d, r), now.Add(cleanPeriod)))
 	if s.marked() {
 		t.Error("blocks were not rewritten after the pause")
 	}
 }
 
 // The series that the groups select are those that queries hide, whatever the
-// rules: each is in the one group of its period, or in none if it keeps the
-// longest.
+// rules: each is in the one group of its period.
 func TestGroupsAgreeWithSeries(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := rapid.SampledFrom([]string{"", "a", "b", "a|b", "a.b", "axb", ".*"})
 		periods := rapid.Map(rapid.IntRange(1, 4), func(n int) time.Duration { return time.Duration(n) * time.Hour })
 		rules := rapid.MapOf(names.Filter(func(s string) bool { return s != "" }), periods)
-		r := Retention{Default: periods.Draw(t, "default"), ByAccount: rules.Draw(t, "accounts"), ByHost: rules.Draw(t, "hosts"), ByVM: map[gnomon.VMID]time.Duration{}}
+		r := history.Retention{Default: periods.Draw(t, "default"), ByAccount: rules.Draw(t, "accounts"), ByHost: rules.Draw(t, "hosts"), ByVM: map[gnomon.VMID]time.Duration{}}
 		for id, keep := range rules.Draw(t, "vms") {
 			r.ByVM[gnomon.VMID(id)] = keep
 		}
 		o := owner{names.Draw(t, "vm"), names.Draw(t, "host"), names.Draw(t, "account")}
 		series := labels.NewBuilder(o.labels()).Set(model.MetricNameLabel,
 			rapid.SampledFrom([]string{"m", "m:mean5m", "m:max5m", "m:mean1h", "m:a:max1h", "m:mean", "mean1h"}).Draw(t, "metric")).Labels()
-		keep := r.of(series)
+		keep := r.Of(series)
 		var in []time.Duration
-		for _, g := range r.shorter() {
-			if !slices.ContainsFunc(g.matchers, func(m *labels.Matcher) bool { return !m.Matches(series.Get(m.Name)) }) {
-				in = append(in, g.keep)
+		for _, g := range r.Groups() {
+			if !slices.ContainsFunc(g.Matchers, func(m *labels.Matcher) bool { return !m.Matches(series.Get(m.Name)) }) {
+				in = append(in, g.Keep)
 			}
 		}
-		switch {
-		case keep == r.Longest() && len(in) > 0, keep < r.Longest() && !slices.Equal(in, []time.Duration{keep}):
-			t.Fatalf("%v keeps %v of %v, and is in the groups of %v", o, keep, r.Longest(), in)
+		if !slices.Equal(in, []time.Duration{keep}) {
+			t.Fatalf("%v keeps %v, and is in the groups of %v", o, keep, in)
 		}
 	})
 }
@@ -255,6 +260,6 @@ func TestKeptUntilTold(t *testing.T) {
 	closeDB(t, d)
 	d = open(t, dir, Options{})
 	wantScalar(t, d, "sum_over_time(m[500d])", now, 6)
-	must(t, d.SetRetention(Retention{Default: 30 * 24 * time.Hour}))
+	must(t, d.SetRetention(history.Retention{Default: 30 * 24 * time.Hour}))
 	wantScalar(t, d, "sum_over_time(m[500d])", now, 5)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/tsdb"
+
+	"github.com/gnomon-vm/gnomon/history"
 )
 
 const (
@@ -47,17 +49,17 @@ func (d *DB) keepSwept(ctx context.Context, every time.Duration) {
 // that each is rewritten once a period, not all the time: until then queries
 // do not find what is too old. The newest hours, which are in memory, become
 // blocks first.
-func (s *sweeper) sweep(ctx context.Context, groups []group, now time.Time) error {
+func (s *sweeper) sweep(ctx context.Context, groups []history.Group, now time.Time) error {
 	reached := map[string]int64{}
 	for _, g := range groups {
-		end, ok := s.endOfBlocks(horizon(g.keep, now))
+		end, ok := s.endOfBlocks(horizon(g.Keep, now))
 		if !ok {
 			continue
 		}
-		key := fmt.Sprint(g.matchers)
+		key := fmt.Sprint(g.Matchers)
 		if s.reached[key] != end {
-			if err := s.db.Delete(ctx, math.MinInt64, end-1, g.matchers...); err != nil {
-				return fmt.Errorf("delete values beyond %s: %w", g.keep, err)
+			if err := s.db.Delete(ctx, math.MinInt64, end-1, g.Matchers...); err != nil {
+				return fmt.Errorf("delete values beyond %s: %w", g.Keep, err)
 			}
 		}
 		reached[key] = end
