@@ -216,7 +216,7 @@ def summary(every):
         within += sum(r <= 1.02 for r, _ in pairs)
         beyond_chance += sum(least > 1.02 for _, least in pairs)
         auto = table(report)["auto"]
-        lines.append(f"| {name} | {len(report['series'])} | " + " | ".join(f"{r:.3f}" + "*" * (least > 1.02) for r, least in pairs) + " | "
+        lines.append(f"| {name} | {len(report['series'])} | " + " | ".join(f"{r:.3f}" + ("*" if least > 1.02 else "") for r, least in pairs) + " | "
                      + " | ".join(f"{100 * auto[h]['coverage']:.1f}" for h in HORIZONS) + " |")
     return lines, within, beyond_chance
 
