@@ -18,7 +18,10 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/gnomon-vm/gnomon/server/access"
 	"github.com/gnomon-vm/gnomon/server/hostlink"
+	"github.com/gnomon-vm/gnomon/server/people"
+	"github.com/gnomon-vm/gnomon/server/people/peopletest"
 	"github.com/gnomon-vm/gnomon/server/trust"
 	"github.com/gnomon-vm/gnomon/wire/serverpb"
 	"github.com/gnomon-vm/gnomon/wire/serverpb/serverpbconnect"
@@ -264,4 +267,40 @@ func TestLocalCallers(t *testing.T) {
 	if !strings.HasPrefix(who.GetName(), "local ") || who.GetRole() != "admin" {
 		t.Errorf("over the socket: %v", who)
 	}
+}
+
+// People who log in are known by the provider's tokens; what is wrong with one is
+// told, and a provider that is away is no reason to refuse somebody.
+func TestLoggedIn(t *testing.T) {
+	t.Parallel()
+	provider := peopletest.Start(t, map[string]any{"sub": "ann", "groups": "ops"})
+	s := serveTLS(t, Options{People: &people.Provider{Issuer: provider.URL, Client: peopletest.Client, Claim: "groups",
+		Grants: map[string]people.Grant{"ops": {Role: access.Operator}}}})
+	whoAmI := func(on *running, token string) (string, error) {
+		r, err := serverpbconnect.NewAccessServiceClient(on.with(token), on.url).WhoAmI(t.Context(), connect.NewRequest(&serverpb.WhoAmIRequest{}))
+		if err != nil {
+			return "", err
+		}
+		return r.Msg.GetName() + ", " + r.Msg.GetRole(), nil
+	}
+	fails := func(what string, on *running, token string, code connect.Code, says string) {
+		t.Helper()
+		who, err := whoAmI(on, token)
+		if connect.CodeOf(err) != code || err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), token) {
+			t.Errorf("%s: %q, %v; want %v, %q", what, who, err, code, says)
+		}
+	}
+	good := provider.Token(nil)
+	if who, err := whoAmI(s, good); who != "person ann, operator" || err != nil {
+		t.Errorf("%q, %v", who, err)
+	}
+	fails("for another program", s, provider.Token(map[string]any{"aud": "wiki"}), connect.CodeUnauthenticated, "for another program")
+	fails("without a role", s, provider.Token(map[string]any{"groups": "guests"}), connect.CodeUnauthenticated, "has a role here")
+	fails("without a provider", serveTLS(t, Options{}), good, connect.CodeUnauthenticated, "--oidc-issuer")
+	provider.Stop()
+	if who, err := whoAmI(s, good); err != nil {
+		t.Errorf("a known key of a provider that is away: %q, %v", who, err)
+	}
+	provider.Rotate()
+	fails("a new key of a provider that is away", s, provider.Token(nil), connect.CodeUnavailable, "does not answer")
 }
