@@ -2,10 +2,14 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
 )
+
+// keptLate is how many failed actions of a line in a row are kept in mind.
+const keptLate = 8
 
 // applied books the outcome of an action: what was observed, whatever was
 // asked for. The outcome of one that is not in flight is not news.
@@ -39,10 +43,11 @@ func (b *Broker) landed(l *line, observed int64, failure string) {
 	}
 	failed := l.failures(up)
 	if failure == "" && near(observed, a.To) {
-		l.asked, l.got, l.late, *failed = a.To, observed, 0, failures{}
+		l.asked, l.got, l.late, *failed = a.To, observed, nil, failures{}
 		return
 	}
-	l.asked, l.late = -1, a.To
+	l.asked, l.late = -1, append(l.late, a.To)
+	l.late = l.late[max(0, len(l.late)-keptLate):]
 	failed.retry = b.now.Add(min(last, firstRetry<<min(failed.count, 6)))
 	failed.count++
 	if failure == "" {
@@ -77,7 +82,7 @@ func (b *Broker) reconcile(l *line, at time.Time, observed int64) bool {
 		who = "the guest or " + who
 	}
 	switch {
-	case l.late > 0 && near(observed, l.late):
+	case slices.ContainsFunc(l.late, func(to int64) bool { return near(observed, to) }):
 		if d.Kind = gnomon.DecideShrink; observed > booked {
 			d.Kind = gnomon.DecideGrow
 		}
@@ -91,7 +96,6 @@ func (b *Broker) reconcile(l *line, at time.Time, observed int64) bool {
 	default:
 		d.Reason = "changed by " + who + ": " + found
 	}
-	l.late = 0
 	b.decide(l, d)
 	if observed > l.base { // what someone gave it, it keeps until Hold has passed
 		l.rebase(l.bound(observed), b.now)

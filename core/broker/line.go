@@ -63,7 +63,7 @@ type line struct {
 	asked     int64       // what it asked for, if about that was reached
 	got       int64       // what was reached
 	failed    [2]failures // of lowering and of raising
-	late      int64       // what the last action asked for, if it failed: it may still come
+	late      []int64     // what the latest actions asked for, which failed: they may still come
 
 	owed   int64 // waste in unit-milliseconds, not told of in a decision yet
 	counts Counts
