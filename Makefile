@@ -157,6 +157,10 @@ bench-handover: setup ## How long a VM waits for what another holds, by every pa
 bench-host: setup ## What the daemon costs by the number of VMs, and one call a metric beside it (as root)
 	@go run ./test/bench/host $(BENCH_FLAGS)
 
+.PHONY: bench-stages
+bench-stages: setup appliance ## How long each stage of a decision takes, by the number of VMs (as root)
+	@go run ./test/bench/stages $(BENCH_FLAGS)
+
 # The references need Debian's python3-statsmodels.
 .PHONY: accuracy
 accuracy: bin/gnomon ## Measure every model on traces, TRACES=folder, and write docs/accuracy.md
