@@ -98,6 +98,7 @@ type Parameters struct {
 	Floor   gnomon.Resources // limits.floor; 0 is the default of that resource
 	Ceiling gnomon.Resources // limits.ceiling; 0 is the VM's own maximum
 
+	Hotplug       bool  // cpu.hotplug
 	OperationSize int64 // disk.operationSize: bytes that an operation counts as at least; 0 for none
 
 	Quota    gnomon.Resources // quota; account, host; 0 for none of that resource

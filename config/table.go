@@ -115,6 +115,11 @@ var schema = []Key{
 		Range: "amounts, 0 or more; at least limits.floor",
 		codec: amounts(true, func(p *Parameters) *gnomon.Resources { return &p.Ceiling }),
 	}, {
+		Name: "cpu.hotplug", Type: "boolean", Default: "false", Example: "true", Scopes: everywhere,
+		Doc:   "Whether a VM whose definition allows more vCPUs than it runs with is given them when its limit would exceed what those it has can do, and has them taken back when they were far from needed for 30 times hold. Its guest has to bring them online, and to let go of them; one that does not keeps what it has.",
+		Range: "true or false",
+		codec: boolean(func(p *Parameters) *bool { return &p.Hotplug }),
+	}, {
 		Name: "disk.operationSize", Type: "bytes", Default: "0", Example: "16KiB", Scopes: everywhere,
 		Doc:   "What one operation of a disk counts as at least, of whatever size it is. So small operations are use of the disk as bytes are: they are forecast, reserved and handed over, and with a limit of 16MB/s and 16KiB a VM may do 1000 operations a second. 0 counts bytes alone and limits no operations.",
 		Range: "0, or 512 to 1MiB",

@@ -35,6 +35,9 @@ func boundsOf(m hypervisor.Machine, p config.Parameters) bounds {
 		floor := p.Floor[r]
 		if floor == 0 {
 			floor = defaultFloor(r, ceiling)
+			if r == gnomon.CPU && m.VCPUs > 0 { // not of vCPUs that are yet to be plugged
+				floor = defaultFloor(r, min(ceiling, int64(m.VCPUs)*1000))
+			}
 		}
 		b.ceiling[r], b.floor[r] = ceiling, min(floor, ceiling)
 		switch {

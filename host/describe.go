@@ -134,6 +134,9 @@ func (d *Daemon) explain(v *vm) []string {
 			fmt.Fprintf(&b, " Its account's VMs have all that the quota of %s allows ahead of demand.", gnomon.Format(r, quota))
 		}
 		b.WriteString(v.overrides[r].explain(d))
+		if r == gnomon.CPU {
+			b.WriteString(v.explainVCPUs())
+		}
 		if dec, ok := lastChange(latest, r); ok {
 			fmt.Fprintf(&b, " Last change %s ago: %s, %s.", d.now.Sub(dec.At).Round(time.Second), dec.Kind, dec.Reason)
 		}

@@ -160,21 +160,24 @@ func (d *Daemon) found(m hypervisor.Machine) {
 	case v != nil:
 		m.Original = v.machine.Original // as first found
 		v.machine = m
+		v.notice(m)
 		d.follow(v)
 		d.reconfigure(v)
 		d.renew(v)
+		d.takeBack(v)
 	}
 }
 
 // takeIn begins to manage a VM. Its limits as found are on disk before any of
 // them is changed.
 func (d *Daemon) takeIn(m hypervisor.Machine) {
-	if _, err := d.state.original(m); err != nil {
+	own, err := d.state.original(m)
+	if err != nil {
 		d.log.Error("VM left alone: its limits could not be noted", "vm", m.Name, "err", err)
 		return
 	}
 	p := d.parameters(m)
-	v := newVM(m, p, d.boundsOf(m, p), d.now)
+	v := newVM(m, own, p, d.boundsOf(m, p), d.now)
 	d.vms[m.ID] = v
 	d.updateQuota(m.Account)
 	d.step(gnomon.Event{Found: &gnomon.Found{

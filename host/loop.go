@@ -149,9 +149,9 @@ func (d *Daemon) apply(act gnomon.Action, decisions []gnomon.Decision) {
 	began := time.Now()
 	d.limiting++
 	go func() {
+		v.renewing[act.Resource].Wait()
 		ctx, cancel := context.WithTimeout(d.ctx, applyTimeout)
 		defer cancel()
-		v.renewing.Wait()
 		observed, err := d.opt.Driver.Apply(ctx, act.VM, act.Resource, act.To, terms)
 		took := time.Since(began)
 		d.post(func() {
@@ -180,6 +180,7 @@ func (d *Daemon) applied(act gnomon.Action, path string, observed int64, err err
 	if observed > act.From {
 		v.urgency.relieved(act.Resource)
 	}
+	d.plugged(v, act, err)
 	if err == nil && path == pathHandover {
 		v.handovers[act.Resource].add(took)
 	}

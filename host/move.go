@@ -41,7 +41,7 @@ func (d *Daemon) describeMove(o *order, what *serverpb.Describe) {
 	}
 	needs := v.needs()
 	needs[gnomon.Memory] = max(needs[gnomon.Memory], v.last.Allocation[gnomon.Memory])
-	h := &serverpb.Handover{Needs: amountsByName(needs), Limits: amountsByName(gnomon.Resources(own.Limits)), LimitsDetail: own.Detail}
+	h := &serverpb.Handover{Needs: amountsByName(needs), Limits: amountsByName(gnomon.Resources(own.Limits)), LimitsDetail: own.Detail, Vcpus: int64(own.VCPUs)}
 	d.busy++
 	go func() {
 		state, err := d.states.recall(id)
@@ -66,7 +66,7 @@ func (d *Daemon) receive(o *order, what *serverpb.Receive) {
 		d.carriedOut(o, failed(err))
 		return
 	}
-	own := hypervisor.Original{Detail: h.GetLimitsDetail()}
+	own := hypervisor.Original{Detail: h.GetLimitsDetail(), VCPUs: int(h.GetVcpus())}
 	for r := range gnomon.AllResources() {
 		own.Limits[r] = hypervisor.Unlimited
 		if limit, ok := h.GetLimits()[r.String()]; ok {

@@ -46,6 +46,13 @@ func (v *vm) adopts(r gnomon.Resource) bool {
 // boundsOf is what the broker may do with a VM whose limits somebody else may have
 // set since it was taken in.
 func (d *Daemon) boundsOf(m hypervisor.Machine, p config.Parameters) bounds {
+	if p.Hotplug && m.MaxVCPUs > 0 {
+		most := m.MaxVCPUs
+		if v := d.vms[m.ID]; v != nil && v.refuses {
+			most = m.Online
+		}
+		m.Max[gnomon.CPU] = int64(most) * 1000
+	}
 	b := boundsOf(m, p)
 	own := d.state.data.Originals[m.ID]
 	for r := range gnomon.AllResources() {

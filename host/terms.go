@@ -9,8 +9,14 @@ import (
 
 // terms returns what goes with a limit of that amount.
 func (v *vm) terms(r gnomon.Resource, amount int64) (t hypervisor.Terms) {
-	if size := v.params.OperationSize; r == gnomon.Disk && size > 0 {
-		t.Operations = max(amount/size, 1)
+	switch {
+	case r == gnomon.CPU && v.elastic():
+		t.VCPUs = max(v.own.VCPUs, vcpusFor(amount))
+		if v.refuses || !v.params.Hotplug {
+			t.VCPUs = min(t.VCPUs, max(v.machine.Online, v.own.VCPUs))
+		}
+	case r == gnomon.Disk && v.params.OperationSize > 0:
+		t.Operations = max(amount/v.params.OperationSize, 1)
 	}
 	return t
 }
@@ -26,7 +32,7 @@ func (d *Daemon) renew(v *vm) {
 	v.operationSize = v.params.OperationSize
 	amount, terms := s.Allocated, v.terms(gnomon.Disk, s.Allocated)
 	d.limiting++
-	v.renewing.Go(func() {
+	v.renewing[gnomon.Disk].Go(func() {
 		ctx, cancel := context.WithTimeout(d.ctx, applyTimeout)
 		defer cancel()
 		_, err := d.opt.Driver.Apply(ctx, v.machine.ID, gnomon.Disk, amount, terms)

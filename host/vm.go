@@ -19,9 +19,17 @@ type vm struct {
 	bounds  bounds
 
 	// operationSize is that of params when the limit of its disks was set last,
-	// hypervisor.Unlimited if it never was. renewing is while it is set again.
+	// hypervisor.Unlimited if it never was.
 	operationSize int64
-	renewing      sync.WaitGroup
+
+	own        hypervisor.Original // before gnomon
+	refuses    bool                // its guest does not use vCPUs that were plugged
+	keeps      bool                // its guest does not let go of vCPUs
+	spareSince time.Time           // vCPUs are; zero if none is
+
+	// renewing is while a limit is set that the broker knows nothing of; what it
+	// wants done waits.
+	renewing [gnomon.NumResources]sync.WaitGroup
 
 	meter   demand.Meter
 	due     time.Time // of the next reading
@@ -49,9 +57,9 @@ const (
 	keptHandovers = 1024
 )
 
-func newVM(m hypervisor.Machine, p config.Parameters, b bounds, now time.Time) *vm {
+func newVM(m hypervisor.Machine, own hypervisor.Original, p config.Parameters, b bounds, now time.Time) *vm {
 	v := &vm{
-		machine: m, account: m.Account, params: p, bounds: b, due: now,
+		machine: m, own: own, account: m.Account, params: p, bounds: b, due: now,
 		meter: demand.Meter{OperationSize: p.OperationSize}, operationSize: hypervisor.Unlimited,
 		decisions: ring[gnomon.Decision]{max: keptDecisions},
 	}

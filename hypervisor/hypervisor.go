@@ -16,9 +16,13 @@ var ErrGone = errors.New("the VM is not running")
 // ErrUnsupported is returned when a resource of a VM cannot be limited.
 var ErrUnsupported = errors.New("this resource of this VM cannot be limited")
 
-// ErrInUse is returned by Restore if all was restored but memory, of which the
-// guest uses more than it had: it is left with what it needs.
-var ErrInUse = errors.New("the guest uses more memory than it had")
+// ErrInUse is returned by Restore if all was restored but memory or vCPUs, of
+// which the guest does not give up what it did not have before.
+var ErrInUse = errors.New("the guest uses more than it had")
+
+// ErrRefused is returned when the guest does not bring vCPUs online, or does not
+// let go of them.
+var ErrRefused = errors.New("the guest does not follow")
 
 // Driver is one host's hypervisor. Its methods may be called concurrently. A
 // driver that loses its hypervisor returns errors until it is back, reconnects
@@ -77,6 +81,14 @@ type (
 
 // Terms are what goes with the amount of a limit. The zero value says nothing.
 type Terms struct {
+	// VCPUs is how many the VM is to have at least; those it lacks are plugged, and
+	// Apply waits, up to ctx's deadline, until the guest uses them, with ErrRefused
+	// if it does not. All vCPUs then share the limit. With Spare those above that
+	// the VM was not started with are taken back. 0 leaves their number, and gives
+	// each an even part of the limit.
+	VCPUs int
+	Spare bool
+
 	// Operations is how many a second all disks of the VM may do together, reads
 	// and writes, from 1; 0 leaves the limits they have of their own.
 	Operations int64
@@ -85,6 +97,7 @@ type Terms struct {
 // Original is a VM's limits as they were found.
 type Original struct {
 	Limits Limits `json:"limits"`
+	VCPUs  int    `json:"vcpus,omitempty"` // 0 if not noted
 
 	// Detail is how the amounts are made up, in the driver's own words; empty where
 	// there is no more to tell. Where it is not of an amount, the amount counts.
@@ -103,10 +116,13 @@ type Machine struct {
 	// Account is the owner named in the definition's metadata, if any.
 	Account string
 
-	VCPUs  int
+	// VCPUs is how many it has, Online how many of them its guest uses, as far as
+	// that can be told, and MaxVCPUs how many it could have.
+	VCPUs, Online, MaxVCPUs int
+
 	Paused bool
 
-	// Max is what the definition allows at most: CPU all vCPUs, memory the
+	// Max is what the definition allows at most: CPU all vCPUs it has, memory the
 	// maximum. 0 where the definition sets no bound (disk, network).
 	Max gnomon.Resources
 

@@ -58,7 +58,7 @@ func (d *Driver) set(ctx context.Context, dm *domain, r gnomon.Resource, amount 
 	}
 	switch r {
 	case gnomon.CPU:
-		return d.setCPU(ctx, dm, amount)
+		return d.setCPU(ctx, dm, amount, terms)
 	case gnomon.Memory:
 		return d.setMemory(ctx, dm, amount, true)
 	case gnomon.Disk:

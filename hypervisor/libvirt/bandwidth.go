@@ -7,8 +7,6 @@ import (
 	"time"
 
 	lv "github.com/digitalocean/go-libvirt"
-
-	"github.com/gnomon-vm/gnomon"
 )
 
 // setDisk has the writable disks share the amount and the operations, whichever
@@ -103,16 +101,4 @@ func (d *Driver) setThrottle(ctx context.Context, dm *domain, disk string, t thr
 		return fmt.Errorf("throttle disk %s: %w", disk, err)
 	}
 	return nil
-}
-
-// detail tells what the amounts of a VM's limits do not: each disk's throttle.
-func (d *Driver) detail(ctx context.Context, dm *domain) (string, error) {
-	if !dm.limits.Has(gnomon.Disk) {
-		return "", nil
-	}
-	found, err := d.throttles(ctx, dm)
-	if err != nil {
-		return "", err
-	}
-	return found.encode()
 }

@@ -98,19 +98,28 @@ func (c cpuController) readTimes() (vcpus int, ran, waited time.Duration, err er
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	for _, tid := range threads {
-		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(tid), "schedstat"))
+	for _, t := range threads {
+		run, wait, err := readSchedule(t.id)
 		if err != nil {
 			return 0, 0, 0, err
 		}
-		var run, wait int64
-		if _, err := fmt.Sscan(string(text), &run, &wait); err != nil {
-			return 0, 0, 0, fmt.Errorf("parse schedstat: %w", err)
-		}
-		ran += time.Duration(run)
-		waited += time.Duration(wait)
+		ran += run
+		waited += wait
 	}
 	return len(threads), ran, waited, nil
+}
+
+// readSchedule returns for how long a thread ran, and was ready to run and did
+// not.
+func readSchedule(tid int) (ran, waited time.Duration, err error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(tid), "schedstat"))
+	if err != nil {
+		return 0, 0, err
+	}
+	if _, err := fmt.Sscan(string(text), (*int64)(&ran), (*int64)(&waited)); err != nil {
+		return 0, 0, fmt.Errorf("parse schedstat: %w", err)
+	}
+	return ran, waited, nil
 }
 
 // has reports whether there are n vCPUs.
@@ -120,12 +129,27 @@ func (c cpuController) has(n int) bool {
 	return last == nil && errors.Is(next, fs.ErrNotExist)
 }
 
-// threads returns the vCPUs' threads, in order.
-func (c cpuController) threads() (tids []int, err error) {
-	for n := 0; ; n++ {
-		tasks, err := os.ReadFile(filepath.Join(c.dir, "vcpu"+strconv.Itoa(n), c.tasks))
-		if errors.Is(err, fs.ErrNotExist) && n > 0 {
-			return tids, nil
+// thread is one that runs a vCPU.
+type thread struct {
+	vcpu int // from 0
+	id   int
+}
+
+// threads returns the vCPUs' threads, in the order of the vCPUs. Of one that was
+// taken away the folder may be left.
+func (c cpuController) threads() (all []thread, err error) {
+	folders, err := filepath.Glob(filepath.Join(c.dir, "vcpu*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, folder := range folders {
+		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(folder), "vcpu"))
+		if err != nil {
+			continue
+		}
+		tasks, err := os.ReadFile(filepath.Join(folder, c.tasks))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
 		if err != nil {
 			return nil, err
@@ -135,7 +159,12 @@ func (c cpuController) threads() (tids []int, err error) {
 			if err != nil {
 				return nil, fmt.Errorf("parse tasks: %w", err)
 			}
-			tids = append(tids, tid)
+			all = append(all, thread{n, tid})
 		}
 	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no vCPU in %s: %w", c.dir, fs.ErrNotExist)
+	}
+	slices.SortFunc(all, func(a, b thread) int { return a.vcpu - b.vcpu })
+	return all, nil
 }

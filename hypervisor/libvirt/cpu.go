@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	lv "github.com/digitalocean/go-libvirt"
-
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 )
@@ -42,30 +40,32 @@ func millicores(quota, period int64, vcpus int) int64 {
 	return (quota*1000*int64(vcpus) + period/2) / period
 }
 
-func (d *Driver) setCPU(ctx context.Context, dm *domain, amount int64) (int64, error) {
-	params := []lv.TypedParam{{Field: lv.DomainSchedulerVCPUQuota, Value: *lv.NewTypedParamValueLlong(-1)}}
-	if amount != hypervisor.Unlimited {
-		quota, period := bandwidth(amount, dm.vcpuCount())
-		params = []lv.TypedParam{
-			{Field: lv.DomainSchedulerVCPUPeriod, Value: *lv.NewTypedParamValueUllong(uint64(period))},
-			{Field: lv.DomainSchedulerVCPUQuota, Value: *lv.NewTypedParamValueLlong(quota)},
-		}
+// setCPU gives each vCPU an even part of the amount, or all of them together the
+// whole if their number is said, and that number of them.
+func (d *Driver) setCPU(ctx context.Context, dm *domain, amount int64, terms hypervisor.Terms) (int64, error) {
+	want := quotas{}
+	if amount != hypervisor.Unlimited && terms.VCPUs == 0 {
+		want.VCPU.Quota, want.VCPU.Period = bandwidth(amount, dm.vcpuCount())
+	} else if amount != hypervisor.Unlimited {
+		want.All.Quota, want.All.Period = bandwidth(amount, 1)
 	}
-	dm.quota.forget()
-	err := doOn(ctx, d, dm.live, func(l *lv.Libvirt) error {
-		return l.DomainSetSchedulerParametersFlags(dm.Domain, params, uint32(lv.DomainAffectLive))
-	})
-	dm.quota.forget()
-	if err != nil {
+	if err := d.setQuotas(ctx, dm, want); err != nil {
 		return 0, err
 	}
-	return d.cpuLimit(ctx, dm)
+	if terms.VCPUs == 0 {
+		return d.cpuLimit(ctx, dm)
+	}
+	refused := d.setVCPUs(ctx, dm, terms)
+	late, cancel := context.WithTimeout(d.ctx, 2*time.Second) // the caller's time may be up
+	defer cancel()
+	limit, err := d.cpuLimit(late, dm)
+	return limit, errors.Join(refused, err)
 }
 
 // cpuLimit reads the quota from the control group, which costs microseconds,
 // or else asks libvirt now and then.
 func (d *Driver) cpuLimit(ctx context.Context, dm *domain) (int64, error) {
-	if dm.cpu != (cpuController{}) {
+	if dm.cpu != (cpuController{}) && !dm.elastic() {
 		quota, period, err := dm.cpu.readQuota()
 		if err != nil {
 			return 0, fmt.Errorf("read CPU quota: %w", err)
@@ -75,43 +75,13 @@ func (d *Driver) cpuLimit(ctx context.Context, dm *domain) (int64, error) {
 	if dm.why[gnomon.CPU] != "" {
 		return hypervisor.Unlimited, nil
 	}
-	amount, epoch, ok := dm.quota.get()
-	if ok {
-		return amount, nil
-	}
-	asked := time.Now()
-	amount, err := d.schedulerQuota(ctx, dm)
+	q, err := d.quotas(ctx, dm)
 	if err != nil {
 		return 0, err
 	}
-	dm.quota.put(epoch, amount, asked)
-	return amount, nil
-}
-
-// schedulerQuota asks libvirt for the quota, in millicores of all vCPUs.
-func (d *Driver) schedulerQuota(ctx context.Context, dm *domain) (int64, error) {
-	params, err := call(ctx, d, func(l *lv.Libvirt) ([]lv.TypedParam, error) {
-		_, n, err := l.DomainGetSchedulerType(dm.Domain)
-		if err != nil {
-			return nil, err
-		}
-		return l.DomainGetSchedulerParametersFlags(dm.Domain, n, uint32(lv.DomainAffectLive))
-	})
+	online, err := dm.online()
 	if err != nil {
-		return 0, fmt.Errorf("read CPU quota: %w", err)
+		return 0, fmt.Errorf("count vCPUs: %w", err)
 	}
-	var quota, period int64
-	found := false
-	for _, p := range params {
-		switch p.Field {
-		case lv.DomainSchedulerVCPUQuota:
-			quota, found = number(p.Value), true
-		case lv.DomainSchedulerVCPUPeriod:
-			period = number(p.Value)
-		}
-	}
-	if !found {
-		return 0, errors.New("the host has no cpu control group with a quota")
-	}
-	return millicores(quota, period, dm.vcpuCount()), nil
+	return q.amount(dm.vcpuCount(), online), nil
 }

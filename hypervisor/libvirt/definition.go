@@ -21,6 +21,8 @@ const Namespace = domainxml.Namespace
 type definition struct {
 	accel     string // kvm or qemu
 	vcpus     int
+	maxVCPUs  int
+	fixed     int      // of the vCPUs it has, which come first, those that cannot be unplugged
 	maxMemory int64    // bytes
 	booted    int64    // of it what the guest boots with, which the balloon moves in
 	current   int64    // of it what the guest has; in a stored definition, what it is to have at its start
@@ -47,9 +49,18 @@ func parseDefinition(text string) (*definition, error) {
 	}
 	def := &definition{accel: dom.Type}
 	if dom.VCPU != nil {
-		def.vcpus = int(dom.VCPU.Value)
+		def.vcpus, def.maxVCPUs = int(dom.VCPU.Value), int(dom.VCPU.Value)
 		if dom.VCPU.Current > 0 {
 			def.vcpus = int(dom.VCPU.Current)
+		}
+	}
+	def.fixed = def.vcpus
+	if dom.VCPUs != nil {
+		def.fixed = 0
+		for _, v := range dom.VCPUs.VCPU {
+			if v.Hotpluggable == "no" {
+				def.fixed++
+			}
 		}
 	}
 	if dom.Memory != nil {

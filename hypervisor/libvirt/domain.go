@@ -36,7 +36,7 @@ type live struct {
 	// busy serialises what changes one resource; each holds a token while free.
 	busy [gnomon.NumResources]chan struct{}
 
-	quota    memo[int64]
+	quota    memo[quotas]
 	throttle memo[throttles]
 	traffic  traffic
 
@@ -125,7 +125,7 @@ func (d *Driver) learn(ctx context.Context, dom lv.Domain) (*domain, error) {
 	}
 	dm.cpu = findController(dom.Name)
 	if dm.cpu == (cpuController{}) {
-		if _, err := d.schedulerQuota(ctx, dm); err != nil {
+		if _, err := d.askQuotas(ctx, dm); err != nil {
 			dm.why[gnomon.CPU] = err.Error()
 		}
 	}

@@ -2,10 +2,10 @@
 //
 // It speaks libvirt's protocol over the daemon's Unix socket. Limits are set on
 // the running machine only, never in its stored definition: CPU by the vCPUs'
-// bandwidth quota, memory by the balloon, disk by the block throttle, network
-// by a shaper on the taps (see the package shaper). Limits that belong to a
-// machine as a whole are shared by its writable disks, and split evenly over its
-// vCPUs and its interfaces.
+// bandwidth quota and, if asked, their number, memory by the balloon, disk by the
+// block throttle, network by a shaper on the taps (see the package shaper). Limits
+// that belong to a machine as a whole are shared by its writable disks, and split
+// evenly over its interfaces and, unless their number is asked for, its vCPUs.
 package libvirt
 
 import (

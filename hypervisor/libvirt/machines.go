@@ -88,6 +88,14 @@ func (d *Driver) machine(ctx context.Context, dom lv.Domain) (hypervisor.Machine
 	m.ShadowOf, m.Account = dm.def.shadowOf, dm.def.account
 	m.Limits, m.Why = dm.limits, dm.why
 	m.Presence = d.presence(dm)
+	m.Online, m.MaxVCPUs = m.VCPUs, m.VCPUs
+	if dm.elastic() && len(m.Presence.VCPUs) > 0 {
+		m.VCPUs, m.MaxVCPUs = len(m.Presence.VCPUs), dm.def.maxVCPUs // libvirt may be wrong
+		if m.Online, err = dm.online(); err != nil {
+			return m, d.goneOr(ctx, dom, fmt.Errorf("count vCPUs: %w", err))
+		}
+	}
+	m.Original.VCPUs = m.VCPUs
 	m.Max[gnomon.CPU] = int64(m.VCPUs) * 1000
 	m.Max[gnomon.Memory] = dm.def.maxMemory
 	for r := range gnomon.AllResources() {

@@ -14,7 +14,10 @@ import (
 func (d *Driver) presence(dm *domain) (p hypervisor.Presence) {
 	p.Process, _ = processOf(dm.Name)
 	if dm.cpu != (cpuController{}) {
-		p.VCPUs, _ = dm.cpu.threads()
+		threads, _ := dm.cpu.threads()
+		for _, t := range threads {
+			p.VCPUs = append(p.VCPUs, t.id)
+		}
 	}
 	for _, tap := range dm.def.taps {
 		p.Interfaces = append(p.Interfaces, d.shape.Queues(tap))

@@ -51,14 +51,14 @@ func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hyperviso
 func (d *Driver) restore(ctx context.Context, dm *domain, r gnomon.Resource, original hypervisor.Original) error {
 	want := original.Limits[r]
 	return dm.change(ctx, d, r, want, func() error {
-		if r == gnomon.Disk && original.Detail != "" {
-			disks, err := parseThrottles(original.Detail)
-			if err != nil {
-				return err
-			}
-			if disks.of(dm.def.disks).amount() == want {
-				return d.restoreDisk(ctx, dm, disks)
-			}
+		of, err := parseDetail(original.Detail)
+		switch {
+		case err != nil:
+			return err
+		case r == gnomon.Disk && original.Detail != "" && of.Disks.of(dm.def.disks).amount() == want:
+			return d.restoreDisk(ctx, dm, of.Disks)
+		case r == gnomon.CPU && of.Quotas != nil && of.Quotas.amount(original.VCPUs, original.VCPUs) == want:
+			return d.restoreCPU(ctx, dm, original.VCPUs, *of.Quotas)
 		}
 		// Another change may have been under way: only now does it count.
 		if now, err := d.limit(ctx, dm, r); err == nil && now == want {
@@ -67,7 +67,7 @@ func (d *Driver) restore(ctx context.Context, dm *domain, r gnomon.Resource, ori
 		if r == gnomon.Memory {
 			return d.restoreMemory(ctx, dm, want)
 		}
-		_, err := d.set(ctx, dm, r, want, hypervisor.Terms{})
+		_, err = d.set(ctx, dm, r, want, hypervisor.Terms{})
 		return err
 	})
 }

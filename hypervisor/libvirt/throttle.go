@@ -1,7 +1,6 @@
 package libvirt
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -181,26 +180,4 @@ func (all throttles) amount() int64 {
 		return hypervisor.Unlimited
 	}
 	return sum
-}
-
-// encode writes throttles down, leaving out disks that have none.
-func (all throttles) encode() (string, error) {
-	some := maps.Clone(all)
-	maps.DeleteFunc(some, func(_ string, t throttle) bool { return t.equal(throttle{}) })
-	text, err := json.Marshal(map[string]throttles{"disks": some})
-	if err != nil {
-		return "", fmt.Errorf("write throttles down: %w", err)
-	}
-	return string(text), nil
-}
-
-// parseThrottles reads what encode wrote.
-func parseThrottles(detail string) (throttles, error) {
-	var v struct {
-		Disks throttles `json:"disks"`
-	}
-	if err := json.Unmarshal([]byte(detail), &v); err != nil {
-		return nil, fmt.Errorf("read the disks' own throttles: %w", err)
-	}
-	return v.Disks, nil
 }

@@ -34,18 +34,18 @@ func TestAmountOfThrottles(t *testing.T) {
 		if got := c.all.amount(); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
-		text, err := c.all.encode()
+		text, err := detail{Disks: c.all}.encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := parseThrottles(text)
+		back, err := parseDetail(text)
 		for disk, want := range c.all {
-			if err != nil || !back[disk].equal(want) {
-				t.Errorf("%s: %s of %s comes back as %+v, %v", name, disk, text, back[disk], err)
+			if err != nil || !back.Disks[disk].equal(want) {
+				t.Errorf("%s: %s of %s comes back as %+v, %v", name, disk, text, back.Disks[disk], err)
 			}
 		}
 	}
-	if _, err := parseThrottles(`{"disks":[1]}`); err == nil {
+	if _, err := parseDetail(`{"disks":[1]}`); err == nil {
 		t.Error("nonsense is taken for throttles")
 	}
 }

@@ -89,6 +89,8 @@ type guest struct {
 	empty    bool // with nothing to boot: no driver of any device runs
 	mute     bool // without a balloon
 	plug     int  // MiB that it can plug
+	vcpus    int  // that it can have, of which it begins with one; 0 is 1
+	refuses  bool // it brings no vCPU online
 	max      int  // MiB that it boots with and gives back but for 256; 256 if 0
 	stored   bool // its definition outlasts it
 	metadata string
@@ -102,6 +104,9 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
 	devices, idle, sizes, balloon := "", " guest.idle=1", `<memory unit="MiB">256</memory>`, "virtio"
 	if g.busy {
 		idle = ""
+	}
+	if g.refuses {
+		idle += " guest.refuses=1"
 	}
 	if g.equipped {
 		devices = b.disk(t, name, "vda") + b.disk(t, name, "vdb") + b.tap(t, name)
@@ -126,14 +131,14 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
 		boot = ""
 	}
 	definition := fmt.Sprintf(`<domain type="qemu"><name>%s</name>
-  %s<vcpu>1</vcpu>
+  %s<vcpu current="1">%d</vcpu>
   <metadata>%s</metadata>
   <os><type arch="x86_64" machine="q35">hvm</type>%s</os>
   <features><acpi/></features>
   <devices>%s
     <serial type="file"><source path="%s"/></serial>
     <memballoon model="%s"/>
-  </devices></domain>`, name, sizes, g.metadata, boot, devices, b.console(name), balloon)
+  </devices></domain>`, name, sizes, max(g.vcpus, 1), g.metadata, boot, devices, b.console(name), balloon)
 	t.Cleanup(func() {
 		exec.Command("virsh", "destroy", name).Run()
 		if g.stored {

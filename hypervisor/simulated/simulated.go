@@ -181,14 +181,19 @@ func (d *Driver) Glance(ctx context.Context, id gnomon.VMID, r gnomon.Resource) 
 
 // Apply sets one limit. All but memory's hold from the next step on. The disks
 // of simulated VMs know bytes only, no operations.
-func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64, _ hypervisor.Terms) (int64, error) {
+func (d *Driver) Apply(ctx context.Context, id gnomon.VMID, r gnomon.Resource, amount int64, terms hypervisor.Terms) (int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
 		return 0, err
 	}
 	observed, err := d.begin(id, r, amount)
-	if err != nil || r != gnomon.Memory {
+	switch {
+	case err == nil && r == gnomon.CPU && terms.VCPUs > 0:
+		v := d.find(id)
+		err = v.setVCPUs(terms)
+		return v.limit(r), err
+	case err != nil || r != gnomon.Memory:
 		return observed, err
 	}
 	return d.await(ctx, id, amount)
@@ -285,6 +290,9 @@ func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hyperviso
 		v := d.find(id)
 		if v == nil {
 			return hypervisor.ErrGone
+		}
+		if r == gnomon.CPU && original.VCPUs > 0 {
+			_ = v.setVCPUs(hypervisor.Terms{VCPUs: original.VCPUs, Spare: true})
 		}
 		if !v.spec.limits().Has(r) || v.limit(r) == original.Limits[r] && (r != gnomon.Memory || v.target == original.Limits[r]) {
 			continue

@@ -26,6 +26,11 @@ type Spec struct {
 	VCPUs  int   // 1 if zero
 	Memory int64 // maximum, in bytes; 1 GiB if zero
 
+	// Most is how many vCPUs it can have, VCPUs if zero. Stiff is a guest that
+	// neither brings vCPUs online nor lets go of them.
+	Most  int
+	Stiff bool
+
 	// Limits are those in force when the VM starts; zero is none, and for
 	// memory the maximum.
 	Limits gnomon.Resources
@@ -188,8 +193,10 @@ func (s Spec) limits() gnomon.ResourceSet {
 func (v *vm) machine() hypervisor.Machine {
 	m := hypervisor.Machine{
 		ID: v.spec.ID, Name: v.spec.Name, ShadowOf: v.spec.ShadowOf, Account: v.spec.Account,
-		VCPUs: v.spec.VCPUs, Paused: v.paused, Limits: v.spec.limits(),
+		VCPUs: v.spec.VCPUs, Online: v.spec.VCPUs, MaxVCPUs: max(v.spec.Most, v.spec.VCPUs),
+		Paused: v.paused, Limits: v.spec.limits(),
 	}
+	m.Original.VCPUs = v.spec.VCPUs
 	m.Max[gnomon.CPU] = int64(v.spec.VCPUs) * 1000
 	m.Max[gnomon.Memory] = v.spec.Memory
 	m.Memory = v.size
@@ -208,7 +215,23 @@ func (v *vm) limit(r gnomon.Resource) int64 {
 	case v.spec.why(r) != "":
 		return hypervisor.Unlimited
 	}
+	if r == gnomon.CPU && v.limited[r] != hypervisor.Unlimited && v.spec.Most > 0 {
+		return min(v.limited[r], int64(v.spec.VCPUs)*1000)
+	}
 	return v.limited[r]
+}
+
+// setVCPUs plugs vCPUs or takes them back, as the guest lets it.
+func (v *vm) setVCPUs(terms hypervisor.Terms) error {
+	want := min(terms.VCPUs, max(v.spec.Most, v.spec.VCPUs))
+	if want == v.spec.VCPUs || want < v.spec.VCPUs && !terms.Spare {
+		return nil
+	}
+	if v.spec.Stiff {
+		return fmt.Errorf("set vCPUs of %s to %d: %w", v.spec.Name, want, hypervisor.ErrRefused)
+	}
+	v.spec.VCPUs = want
+	return nil
 }
 
 // hold leaves the guest at the size it has, because of cause.

@@ -3628,6 +3628,7 @@ type Handover struct {
 	Needs         map[string]int64       `protobuf:"bytes,1,rep,name=needs,proto3" json:"needs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`   // what it needs at most within its horizon
 	Limits        map[string]int64       `protobuf:"bytes,2,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // those that are its own; -1 for none
 	AgentState    []byte                 `protobuf:"bytes,3,opt,name=agent_state,json=agentState,proto3" json:"agent_state,omitempty"`                                                  // what its shadow learned; empty for nothing
+	Vcpus         int64                  `protobuf:"varint,5,opt,name=vcpus,proto3" json:"vcpus,omitempty"`                                                                             // how many it had of its own; 0 if that is not noted
 	LimitsDetail  string                 `protobuf:"bytes,4,opt,name=limits_detail,json=limitsDetail,proto3" json:"limits_detail,omitempty"`                                            // what the amounts of limits do not tell of them, for the hypervisor's driver
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3682,6 +3683,13 @@ func (x *Handover) GetAgentState() []byte {
 		return x.AgentState
 	}
 	return nil
+}
+
+func (x *Handover) GetVcpus() int64 {
+	if x != nil {
+		return x.Vcpus
+	}
+	return 0
 }
 
 func (x *Handover) GetLimitsDetail() string {
@@ -4649,12 +4657,13 @@ const file_gnomon_server_v1_server_proto_rawDesc = "" +
 	"\avm_name\x18\x02 \x01(\tR\x06vmName\x12\x17\n" +
 	"\ato_host\x18\x03 \x01(\tR\x06toHost\x12\x15\n" +
 	"\x06to_uri\x18\x04 \x01(\tR\x05toUri\x12\x16\n" +
-	"\x06advice\x18\x05 \x01(\tR\x06advice\"\xc2\x02\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\"\xd8\x02\n" +
 	"\bHandover\x12;\n" +
 	"\x05needs\x18\x01 \x03(\v2%.gnomon.server.v1.Handover.NeedsEntryR\x05needs\x12>\n" +
 	"\x06limits\x18\x02 \x03(\v2&.gnomon.server.v1.Handover.LimitsEntryR\x06limits\x12\x1f\n" +
 	"\vagent_state\x18\x03 \x01(\fR\n" +
-	"agentState\x12#\n" +
+	"agentState\x12\x14\n" +
+	"\x05vcpus\x18\x05 \x01(\x03R\x05vcpus\x12#\n" +
 	"\rlimits_detail\x18\x04 \x01(\tR\flimitsDetail\x1a8\n" +
 	"\n" +
 	"NeedsEntry\x12\x10\n" +

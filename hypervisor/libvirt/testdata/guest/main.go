@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -21,6 +23,9 @@ func main() {
 		fmt.Println("guest: set up:", err)
 	}
 	runtime.GOMAXPROCS(4)
+	if _, refuses := guestinit.Parameter("guest.refuses"); !refuses {
+		go bringOnline()
+	}
 	if _, idle := guestinit.Parameter("guest.idle"); !idle {
 		var busy sync.WaitGroup
 		busy.Add(2)
@@ -32,6 +37,21 @@ func main() {
 	fmt.Println("guest: ready")
 	for { // with nothing else to do, Go would take a select for a deadlock
 		time.Sleep(time.Hour)
+	}
+}
+
+// bringOnline has the kernel use vCPUs that are plugged, each once, as udev does
+// elsewhere: one that is to be taken away goes offline first.
+func bringOnline() {
+	var known []string
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		files, _ := filepath.Glob("/sys/devices/system/cpu/cpu*/online")
+		for _, f := range files {
+			if !slices.Contains(known, f) {
+				_ = os.WriteFile(f, []byte("1"), 0)
+			}
+		}
+		known = files
 	}
 }
 

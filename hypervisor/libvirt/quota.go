@@ -1,0 +1,134 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	lv "github.com/digitalocean/go-libvirt"
+
+	"github.com/gnomon-vm/gnomon/hypervisor"
+)
+
+// quota is CPU time in each period, both in microseconds; 0 for no limit.
+type quota struct {
+	Quota  int64 `json:"quota"`
+	Period int64 `json:"period"`
+}
+
+// quotas are those of a domain.
+type quotas struct {
+	VCPU quota `json:"vcpu,omitzero"` // of each vCPU
+	All  quota `json:"all,omitzero"`  // of all it does, its vCPUs and what serves them
+}
+
+// amount returns what the vCPUs may take together, in millicores, of which so
+// many are online.
+func (q quotas) amount(vcpus, online int) int64 {
+	each, all := millicores(q.VCPU.Quota, q.VCPU.Period, vcpus), millicores(q.All.Quota, q.All.Period, 1)
+	if all == hypervisor.Unlimited {
+		return each
+	}
+	all = min(all, int64(online)*1000)
+	if each == hypervisor.Unlimited {
+		return all
+	}
+	return min(each, all)
+}
+
+// quotas asks libvirt for the quotas, now and then.
+func (d *Driver) quotas(ctx context.Context, dm *domain) (quotas, error) {
+	q, epoch, ok := dm.quota.get()
+	if ok {
+		return q, nil
+	}
+	asked := time.Now()
+	q, err := d.askQuotas(ctx, dm)
+	if err != nil {
+		return q, err
+	}
+	dm.quota.put(epoch, q, asked)
+	return q, nil
+}
+
+func (d *Driver) askQuotas(ctx context.Context, dm *domain) (q quotas, err error) {
+	params, err := call(ctx, d, func(l *lv.Libvirt) ([]lv.TypedParam, error) {
+		_, n, err := l.DomainGetSchedulerType(dm.Domain)
+		if err != nil {
+			return nil, err
+		}
+		return l.DomainGetSchedulerParametersFlags(dm.Domain, n, uint32(lv.DomainAffectLive))
+	})
+	if err != nil {
+		return q, fmt.Errorf("read CPU quota: %w", err)
+	}
+	found := false
+	for _, p := range params {
+		switch p.Field {
+		case lv.DomainSchedulerVCPUQuota:
+			q.VCPU.Quota, found = max(number(p.Value), 0), true
+		case lv.DomainSchedulerVCPUPeriod:
+			q.VCPU.Period = number(p.Value)
+		case lv.DomainSchedulerGlobalQuota:
+			q.All.Quota = max(number(p.Value), 0)
+		case lv.DomainSchedulerGlobalPeriod:
+			q.All.Period = number(p.Value)
+		}
+	}
+	for _, one := range []*quota{&q.VCPU, &q.All} {
+		if one.Quota == 0 {
+			*one = quota{} // the period of no limit is no matter
+		}
+	}
+	if !found {
+		return q, errors.New("the host has no cpu control group with a quota")
+	}
+	return q, nil
+}
+
+// setQuotas sets both quotas. The kernel refuses one of a vCPU above that of all,
+// so what is to go goes first. Of a domain whose vCPUs stay as they are only they
+// have one that matters.
+func (d *Driver) setQuotas(ctx context.Context, dm *domain, want quotas) error {
+	dm.quota.forget()
+	defer dm.quota.forget()
+	if dm.elastic() {
+		now, err := d.askQuotas(ctx, dm)
+		if err != nil {
+			return err
+		}
+		both := want.VCPU.Quota > 0 && want.All.Quota > 0
+		if now.VCPU.Quota > 0 && (want.VCPU.Quota == 0 || both) {
+			err = d.schedule(ctx, dm, lv.DomainSchedulerVCPUPeriod, lv.DomainSchedulerVCPUQuota, quota{})
+		}
+		if now.All.Quota > 0 && (want.All.Quota == 0 || both) {
+			err = errors.Join(err, d.schedule(ctx, dm, lv.DomainSchedulerGlobalPeriod, lv.DomainSchedulerGlobalQuota, quota{}))
+		}
+		if err != nil || want == (quotas{}) {
+			return err
+		}
+	}
+	if want.All.Quota == 0 || want.VCPU.Quota > 0 {
+		if err := d.schedule(ctx, dm, lv.DomainSchedulerVCPUPeriod, lv.DomainSchedulerVCPUQuota, want.VCPU); err != nil {
+			return err
+		}
+	}
+	if want.All.Quota == 0 {
+		return nil
+	}
+	return d.schedule(ctx, dm, lv.DomainSchedulerGlobalPeriod, lv.DomainSchedulerGlobalQuota, want.All)
+}
+
+func (d *Driver) schedule(ctx context.Context, dm *domain, period, amount string, q quota) error {
+	params := []lv.TypedParam{{Field: amount, Value: *lv.NewTypedParamValueLlong(-1)}}
+	if q.Quota > 0 {
+		params = []lv.TypedParam{
+			{Field: period, Value: *lv.NewTypedParamValueUllong(uint64(q.Period))},
+			{Field: amount, Value: *lv.NewTypedParamValueLlong(q.Quota)},
+		}
+	}
+	return doOn(ctx, d, dm.live, func(l *lv.Libvirt) error {
+		return l.DomainSetSchedulerParametersFlags(dm.Domain, params, uint32(lv.DomainAffectLive))
+	})
+}
