@@ -24,6 +24,19 @@ func TestFindPort(t *testing.T) {
 	}
 }
 
+func TestPluggedCPU(t *testing.T) {
+	for event, want := range map[string]string{
+		"add@/devices/system/cpu/cpu1\x00ACTION=add\x00":       "/devices/system/cpu/cpu1",
+		"remove@/devices/system/cpu/cpu1\x00ACTION=remove\x00": "",
+		"add@/devices/virtual/block/loop0\x00ACTION=add\x00":   "",
+		"": "",
+	} {
+		if got, ok := pluggedCPU([]byte(event)); ok != (want != "") || ok && got != want {
+			t.Errorf("%q: %q, %v", event, got, ok)
+		}
+	}
+}
+
 func TestParameter(t *testing.T) {
 	for _, tc := range []struct {
 		cmdline, key, want string

@@ -45,6 +45,7 @@ func main() {
 func run() error {
 	debug.SetMemoryLimit(heapLimit)
 	setupErr := guestinit.Setup()
+	go func() { _ = guestinit.BringOnline() }() // without it the guest has the vCPUs it began with
 	device, err := guestinit.FindPort(workload.PortName, portWait)
 	if err != nil {
 		return errors.Join(setupErr, err)

@@ -125,7 +125,7 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
 		balloon = "none"
 	}
 	boot := fmt.Sprintf(`<kernel>%s</kernel><initrd>%s</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1 net.ifnames=0 memhp_default_state=online%s</cmdline>`,
+    <cmdline>console=ttyS0 quiet panic=-1 net.ifnames=0 memhp_default_state=online_movable%s</cmdline>`,
 		b.image.KernelPath(), b.image.InitrdPath(), idle)
 	if g.empty {
 		boot = ""

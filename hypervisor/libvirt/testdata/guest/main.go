@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -24,7 +22,7 @@ func main() {
 	}
 	runtime.GOMAXPROCS(4)
 	if _, refuses := guestinit.Parameter("guest.refuses"); !refuses {
-		go bringOnline()
+		go func() { fmt.Println("guest: no vCPU is brought online:", guestinit.BringOnline()) }()
 	}
 	if _, idle := guestinit.Parameter("guest.idle"); !idle {
 		var busy sync.WaitGroup
@@ -37,21 +35,6 @@ func main() {
 	fmt.Println("guest: ready")
 	for { // with nothing else to do, Go would take a select for a deadlock
 		time.Sleep(time.Hour)
-	}
-}
-
-// bringOnline has the kernel use vCPUs that are plugged, each once, as udev does
-// elsewhere: one that is to be taken away goes offline first.
-func bringOnline() {
-	var known []string
-	for ; ; time.Sleep(50 * time.Millisecond) {
-		files, _ := filepath.Glob("/sys/devices/system/cpu/cpu*/online")
-		for _, f := range files {
-			if !slices.Contains(known, f) {
-				_ = os.WriteFile(f, []byte("1"), 0)
-			}
-		}
-		known = files
 	}
 }
 
