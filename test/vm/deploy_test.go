@@ -1,12 +1,15 @@
 package vm
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gnomon-vm/gnomon"
 )
 
 type deployView struct {
@@ -62,6 +65,9 @@ func TestDeploy(t *testing.T) {
 		t.Errorf("the same request again: %+v, at first %+v", again, v)
 	}
 	refused(t, "a name that is taken", s.run(deploy[:len(deploy)-2]...), 1, fmt.Sprintf("a VM named %q runs on host %q", name, hostName))
+	if own := notedMemory(t, s, g.id); own != guestMiB<<20 {
+		t.Errorf("noted as its own memory: %d MiB, want the %d of its definition", own>>20, guestMiB)
+	}
 	g.open(t)
 	g.awaitReady(t)
 	within(t, recovery, "its agent forecasts", func() error { return s.served(name) })
@@ -86,6 +92,22 @@ func TestDeploy(t *testing.T) {
 	virsh(t, "undefine", renamed)
 	daemon.stop(t)
 	s.clean(t)
+}
+
+// notedMemory is what the daemon would give a VM back of memory, in bytes.
+func notedMemory(t *testing.T, s *system, id string) int64 {
+	t.Helper()
+	text, err := os.ReadFile(s.path("state", "host.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state struct {
+		Originals map[string]struct{ Limits gnomon.Limits }
+	}
+	if err := json.Unmarshal(text, &state); err != nil {
+		t.Fatal(err)
+	}
+	return state.Originals[id].Limits[gnomon.Memory]
 }
 
 // refuseDeployments tries definitions that no VM comes of.
