@@ -66,19 +66,17 @@ func newStand(ctx context.Context, r *rig.Rig) (*stand, error) {
 			return nil, err
 		}
 	}
-	if err := s.follow(ctx); err != nil {
+	var why, err error
+	if s.source, why, err = pressure.Open(pressure.Auto); err != nil {
 		return nil, err
 	}
+	fmt.Fprintf(os.Stderr, "events come from %s %v\n", s.source.Name(), why)
 	return s, s.calibrate(ctx)
 }
 
-// follow has the kernel tell of the VM's onsets.
-func (s *stand) follow(ctx context.Context) (err error) {
-	var why error
-	if s.source, why, err = pressure.Open(pressure.Auto); err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stderr, "events come from %s %v\n", s.source.Name(), why)
+// follow has the kernel tell of the VM's onsets, also at the queues that limits
+// have made by now.
+func (s *stand) follow(ctx context.Context) error {
 	machines, err := s.driver.Machines(ctx)
 	if err != nil {
 		return err

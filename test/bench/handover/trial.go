@@ -80,7 +80,11 @@ func (s *stand) trial(ctx context.Context, r gnomon.Resource, m mode) (outcome, 
 	if err := s.set(ctx, r, vm, donor); err != nil {
 		return outcome{}, err
 	}
+	if err := s.follow(ctx); err != nil {
+		return outcome{}, err
+	}
 	defer s.flying.Wait()
+	s.acted = 0
 	if !m.free {
 		if err := s.prepare(ctx, r, m); err != nil {
 			return outcome{}, err
