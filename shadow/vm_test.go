@@ -232,6 +232,7 @@ func TestShadow(t *testing.T) {
 	l.Send(&agentpb.ToAgent{Message: &agentpb.ToAgent_Ping{Ping: &agentpb.Ping{Id: 99}}})
 	pong := await(t, l, "pong", func(m *agentpb.ToHost) bool { return m.GetPong().GetId() == 99 }).GetPong()
 	t.Logf("agent: heap %d KiB, CPU %v", pong.GetHeapBytes()>>10, time.Duration(pong.GetCpuNs()))
+	checkBudget(t, m, pong.GetHeapBytes())
 
 	size, err := h.Resize(t.Context(), m, config.Size{CPU: 50, Memory: 96 << 20})
 	if err != nil || size != (config.Size{CPU: 50, Memory: 96 << 20}) {
@@ -253,6 +254,35 @@ func TestShadow(t *testing.T) {
 
 	memory, cpu, err := h.Cost(m)
 	t.Logf("the shadow: PSS %d MiB, CPU %v, %v", memory>>20, cpu, err)
+}
+
+// checkBudget holds a clone that was trained to what its parts may take. They are
+// its own: what it shares with others would depend on how many there are.
+func checkBudget(t *testing.T, m Machine, heap int64) {
+	t.Helper()
+	pid, err := cell.Cell(m.ID).PID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := memoryOf(t, pid)
+	image, err := os.Stat(filepath.Join("..", "build", "test-appliance", "initramfs.cpio.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []struct {
+		name      string
+		got, most int64 // bytes
+	}{
+		{"the agent's heap", heap, 4 << 20},
+		{"translated code", p.code, (cloneCache + 1) << 20},
+		{"QEMU's own memory", p.private, 14 << 20},
+		{"the image, packed", image.Size(), 3 << 20},
+	} {
+		t.Logf("%s: %.1f MiB", part.name, float64(part.got)/(1<<20))
+		if part.got > part.most {
+			t.Errorf("%s is %.1f MiB, more than its %d", part.name, float64(part.got)/(1<<20), part.most>>20)
+		}
+	}
 }
 
 // A daemon that restarts finds a shadow by its directory, and hears of its end.
