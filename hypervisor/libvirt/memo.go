@@ -7,7 +7,7 @@ import (
 
 // stale is how old a remembered limit may be: others can change it, but rarely
 // do.
-const stale = 10 * time.Second
+const stale = 3 * time.Second
 
 // memo remembers a limit that is dear to ask for.
 type memo[T any] struct {

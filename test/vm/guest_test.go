@@ -246,13 +246,7 @@ func (l limits) set(t *testing.T, name string) {
 // by way of libvirt.
 func limitsOf(t *testing.T, name string) (l limits) {
 	t.Helper()
-	l.cpu = cpuLimit(t, name)
-	for line := range strings.Lines(virsh(t, "dommemstat", name)) {
-		var kib int64
-		if _, err := fmt.Sscanf(line, "actual %d", &kib); err == nil {
-			l.memory = kib >> 10
-		}
-	}
+	l.cpu, l.memory = cpuLimit(t, name), memoryOf(t, name)
 	for line := range strings.Lines(virsh(t, "blkdeviotune", name, "vda")) {
 		key, value, _ := strings.Cut(line, ":")
 		n, _ := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
@@ -264,6 +258,18 @@ func limitsOf(t *testing.T, name string) (l limits) {
 		}
 	}
 	return l
+}
+
+// memoryOf reads the size of a guest's balloon in MiB.
+func memoryOf(t *testing.T, name string) (mib int64) {
+	t.Helper()
+	for line := range strings.Lines(virsh(t, "dommemstat", name)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "actual %d", &kib); err == nil {
+			mib = kib >> 10
+		}
+	}
+	return mib
 }
 
 // cpuLimit reads the first vCPU's limit in millicores, -1 for none, from the

@@ -268,13 +268,22 @@ func jsonInto(text string, v any) error {
 	return nil
 }
 
-// vm returns what the daemon tells of a VM that is taken in.
-func (s *system) vm(name string) (*hostpb.VM, error) {
+// vms returns what the daemon tells of the VMs that are taken in.
+func (s *system) vms() ([]*hostpb.VM, error) {
 	res, err := s.host.ListVMs(context.Background(), connect.NewRequest(&hostpb.ListVMsRequest{}))
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range res.Msg.GetVms() {
+	return res.Msg.GetVms(), nil
+}
+
+// vm returns what the daemon tells of one of them.
+func (s *system) vm(name string) (*hostpb.VM, error) {
+	all, err := s.vms()
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range all {
 		if v.GetName() == name {
 			return v, nil
 		}
