@@ -88,7 +88,7 @@ func TestVMComesFromAnotherHost(t *testing.T) {
 	r.configure(nil)
 	r.start()
 	receive := &serverpb.Order{Id: "a", What: &serverpb.Order_Receive{Receive: &serverpb.Receive{Vm: "vm1", VmName: "vm1", Handover: &serverpb.Handover{
-		Needs: map[string]int64{"cpu": 100}, Limits: map[string]int64{"cpu": 700, "memory": 1 << 30}, AgentState: []byte("learned"), LimitsDetail: "detail"}}}}
+		Needs: map[string]int64{"cpu": 100}, Limits: map[string]int64{"cpu": 700, "memory": 1 << 30}, AgentState: []byte("learned"), LimitsDetail: "detail", Vcpus: 2}}}}
 	if out := r.order(receive); out.GetError() != "" {
 		t.Fatal(out)
 	}
@@ -102,7 +102,7 @@ func TestVMComesFromAnotherHost(t *testing.T) {
 	r.eventually("it is taken in", func() bool { return r.daemon.vms["vm1"] != nil })
 	r.do(func() {
 		own := r.daemon.state.data.Originals["vm1"].Original
-		if want := (hypervisor.Original{Limits: hypervisor.Limits{700, 1 << 30, hypervisor.Unlimited, hypervisor.Unlimited}, Detail: "detail"}); own != want {
+		if want := (hypervisor.Original{Limits: hypervisor.Limits{700, 1 << 30, hypervisor.Unlimited, hypervisor.Unlimited}, VCPUs: 2, Detail: "detail"}); own != want {
 			t.Errorf("its own limits are %v, want %v", own, want)
 		}
 		if len(r.daemon.state.data.Expected) > 0 {
