@@ -43,10 +43,9 @@ func millicores(quota, period int64, vcpus int) int64 {
 // setCPU gives each vCPU an even part of the amount, or all of them together the
 // whole if their number is said, and that number of them.
 func (d *Driver) setCPU(ctx context.Context, dm *domain, amount int64, terms hypervisor.Terms) (int64, error) {
-	want := quotas{}
-	if amount != hypervisor.Unlimited && terms.VCPUs == 0 {
-		want.VCPU.Quota, want.VCPU.Period = bandwidth(amount, dm.vcpuCount())
-	} else if amount != hypervisor.Unlimited {
+	want := evenly(amount, dm.vcpuCount())
+	if terms.VCPUs > 0 && amount != hypervisor.Unlimited {
+		want = quotas{}
 		want.All.Quota, want.All.Period = bandwidth(amount, 1)
 	}
 	if err := d.setQuotas(ctx, dm, want); err != nil {

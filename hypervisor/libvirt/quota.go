@@ -37,6 +37,23 @@ func (q quotas) amount(vcpus, online int) int64 {
 	return min(each, all)
 }
 
+// of returns the quotas if they make up the amount on so many vCPUs, else such as
+// do.
+func (q quotas) of(amount int64, vcpus int) quotas {
+	if q.amount(vcpus, vcpus) == amount {
+		return q
+	}
+	return evenly(amount, vcpus)
+}
+
+// evenly returns the quotas by which each vCPU has an even part of the amount.
+func evenly(amount int64, vcpus int) (q quotas) {
+	if amount != hypervisor.Unlimited {
+		q.VCPU.Quota, q.VCPU.Period = bandwidth(amount, max(vcpus, 1))
+	}
+	return q
+}
+
 // quotas asks libvirt for the quotas, now and then.
 func (d *Driver) quotas(ctx context.Context, dm *domain) (quotas, error) {
 	q, epoch, ok := dm.quota.get()

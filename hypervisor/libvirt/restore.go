@@ -57,8 +57,8 @@ func (d *Driver) restore(ctx context.Context, dm *domain, r gnomon.Resource, ori
 			return err
 		case r == gnomon.Disk && original.Detail != "" && of.Disks.of(dm.def.disks).amount() == want:
 			return d.restoreDisk(ctx, dm, of.Disks)
-		case r == gnomon.CPU && of.Quotas != nil && of.Quotas.amount(original.VCPUs, original.VCPUs) == want:
-			return d.restoreCPU(ctx, dm, original.VCPUs, *of.Quotas)
+		case r == gnomon.CPU && of.Quotas != nil:
+			return d.restoreCPU(ctx, dm, original.VCPUs, of.Quotas.of(want, original.VCPUs))
 		}
 		// Another change may have been under way: only now does it count.
 		if now, err := d.limit(ctx, dm, r); err == nil && now == want {

@@ -44,6 +44,16 @@ func TestAmountOfQuotas(t *testing.T) {
 			t.Errorf("%+v with %d of %d online: %d, want %d", c.q, c.online, c.vcpus, got, c.want)
 		}
 	}
+	found := quotas{All: quota{30_000, 20_000}}
+	if got := found.of(1500, 2); got != found {
+		t.Errorf("what makes up the amount becomes %+v", got)
+	}
+	if got := found.of(500, 2).amount(2, 2); got != 500 {
+		t.Errorf("quotas of 500 make up %d", got)
+	}
+	if got := found.of(hypervisor.Unlimited, 2); got != (quotas{}) {
+		t.Errorf("quotas of no limit are %+v", got)
+	}
 	text, err := detail{Quotas: &quotas{All: quota{3, 4}}}.encode()
 	if back, err2 := parseDetail(text); err != nil || err2 != nil || back.Quotas == nil || *back.Quotas != (quotas{All: quota{3, 4}}) {
 		t.Errorf("%s comes back as %+v, %v, %v", text, back, err, err2)
@@ -89,8 +99,16 @@ func testVCPUs(t *testing.T, b *bench) {
 			t.Errorf("counters after it: %d vCPUs, limit %d", got.VCPUs, got.Allocation[gnomon.CPU])
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	adopted := before.Original // but for the amount, which somebody else has set since
+	adopted.Limits[gnomon.CPU] = 300
+	if err := b.d.Restore(ctx, id, adopted); err != nil {
+		t.Fatal(err)
+	}
+	if m := mustMachine(t, b.d, id); m.VCPUs != 1 || m.Original.Limits[gnomon.CPU] != 300 {
+		t.Errorf("restored to %d vCPUs and %d millicores, want 1 and 300", m.VCPUs, m.Original.Limits[gnomon.CPU])
+	}
 	if err := b.d.Restore(ctx, id, before.Original); err != nil {
 		t.Fatal(err)
 	}
