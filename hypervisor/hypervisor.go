@@ -83,9 +83,8 @@ type (
 type Terms struct {
 	// VCPUs is how many the VM is to have at least; those it lacks are plugged, and
 	// Apply waits, up to ctx's deadline, until the guest uses them, with ErrRefused
-	// if it does not. All vCPUs then share the limit. With Spare those above that
-	// the VM was not started with are taken back. 0 leaves their number, and gives
-	// each an even part of the limit.
+	// if it does not. With Spare those above that the VM was not started with are
+	// taken back. 0 leaves their number.
 	VCPUs int
 	Spare bool
 

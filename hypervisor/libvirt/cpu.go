@@ -40,13 +40,12 @@ func millicores(quota, period int64, vcpus int) int64 {
 	return (quota*1000*int64(vcpus) + period/2) / period
 }
 
-// setCPU gives each vCPU an even part of the amount, or all of them together the
-// whole if their number is said, and that number of them.
+// setCPU gives the vCPUs the amount to share, and at least the number of them that
+// is said.
 func (d *Driver) setCPU(ctx context.Context, dm *domain, amount int64, terms hypervisor.Terms) (int64, error) {
-	want := evenly(amount, dm.vcpuCount())
-	if terms.VCPUs > 0 && amount != hypervisor.Unlimited {
-		want = quotas{}
-		want.All.Quota, want.All.Period = bandwidth(amount, 1)
+	want := dm.limited(amount)
+	if terms.VCPUs > 0 {
+		want = together(amount)
 	}
 	if err := d.setQuotas(ctx, dm, want); err != nil {
 		return 0, err
@@ -64,7 +63,7 @@ func (d *Driver) setCPU(ctx context.Context, dm *domain, amount int64, terms hyp
 // cpuLimit reads the quota from the control group, which costs microseconds,
 // or else asks libvirt now and then.
 func (d *Driver) cpuLimit(ctx context.Context, dm *domain) (int64, error) {
-	if dm.cpu != (cpuController{}) && !dm.elastic() {
+	if dm.cpu != (cpuController{}) && !dm.shares() {
 		quota, period, err := dm.cpu.readQuota()
 		if err != nil {
 			return 0, fmt.Errorf("read CPU quota: %w", err)

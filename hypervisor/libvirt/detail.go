@@ -12,7 +12,7 @@ import (
 // detail is what the amounts of a VM's limits do not tell.
 type detail struct {
 	Disks  throttles `json:"disks,omitempty"`  // without those that have none
-	Quotas *quotas   `json:"quotas,omitempty"` // of an elastic domain
+	Quotas *quotas   `json:"quotas,omitempty"` // of a domain whose vCPUs share them
 }
 
 // detail returns the detail of the limits in force, as text.
@@ -26,7 +26,7 @@ func (d *Driver) detail(ctx context.Context, dm *domain) (string, error) {
 		of.Disks = maps.Clone(found)
 		maps.DeleteFunc(of.Disks, func(_ string, t throttle) bool { return t.equal(throttle{}) })
 	}
-	if dm.limits.Has(gnomon.CPU) && dm.elastic() {
+	if dm.limits.Has(gnomon.CPU) && dm.shares() {
 		q, err := d.quotas(ctx, dm)
 		if err != nil {
 			return "", err

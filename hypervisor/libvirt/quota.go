@@ -37,21 +37,38 @@ func (q quotas) amount(vcpus, online int) int64 {
 	return min(each, all)
 }
 
-// of returns the quotas if they make up the amount on so many vCPUs, else such as
-// do.
-func (q quotas) of(amount int64, vcpus int) quotas {
-	if q.amount(vcpus, vcpus) == amount {
-		return q
-	}
-	return evenly(amount, vcpus)
-}
-
-// evenly returns the quotas by which each vCPU has an even part of the amount.
-func evenly(amount int64, vcpus int) (q quotas) {
+// together returns the quota by which all vCPUs share the amount.
+func together(amount int64) (q quotas) {
 	if amount != hypervisor.Unlimited {
-		q.VCPU.Quota, q.VCPU.Period = bandwidth(amount, max(vcpus, 1))
+		q.All.Quota, q.All.Period = bandwidth(amount, 1)
 	}
 	return q
+}
+
+// shares reports whether vCPUs of the domain share its limit. An even part for each
+// would hold a guest with one busy thread to that part, and never show more demand
+// than a core. Only one that is alone for good has a quota of its own, which leaves
+// out the threads that serve it.
+func (dm *domain) shares() bool { return dm.vcpuCount() > 1 || dm.elastic() }
+
+// limited returns the quotas by which the domain has the amount.
+func (dm *domain) limited(amount int64) (q quotas) {
+	if dm.shares() {
+		return together(amount)
+	}
+	if amount != hypervisor.Unlimited {
+		q.VCPU.Quota, q.VCPU.Period = bandwidth(amount, 1)
+	}
+	return q
+}
+
+// original returns the quotas that the domain had, or if they do not make up the
+// amount on so many vCPUs such as do.
+func (dm *domain) original(had quotas, amount int64, vcpus int) quotas {
+	if had.amount(vcpus, vcpus) == amount {
+		return had
+	}
+	return dm.limited(amount)
 }
 
 // quotas asks libvirt for the quotas, now and then.
@@ -105,16 +122,15 @@ func (d *Driver) askQuotas(ctx context.Context, dm *domain) (q quotas, err error
 }
 
 // setQuotas sets both quotas. The kernel refuses one of a vCPU above that of all,
-// so what is to go goes first. Of a domain whose vCPUs stay as they are only they
-// have one that matters.
+// so what is to go goes first. Of a vCPU that is alone only its own matters.
 func (d *Driver) setQuotas(ctx context.Context, dm *domain, want quotas) error {
-	dm.quota.forget()
 	defer dm.quota.forget()
-	if dm.elastic() {
-		now, err := d.askQuotas(ctx, dm)
+	if dm.shares() {
+		now, err := d.quotas(ctx, dm)
 		if err != nil {
 			return err
 		}
+		dm.quota.forget() // also what is read while it changes
 		both := want.VCPU.Quota > 0 && want.All.Quota > 0
 		if now.VCPU.Quota > 0 && (want.VCPU.Quota == 0 || both) {
 			err = d.schedule(ctx, dm, lv.DomainSchedulerVCPUPeriod, lv.DomainSchedulerVCPUQuota, quota{})

@@ -58,7 +58,7 @@ func (d *Driver) restore(ctx context.Context, dm *domain, r gnomon.Resource, ori
 		case r == gnomon.Disk && original.Detail != "" && of.Disks.of(dm.def.disks).amount() == want:
 			return d.restoreDisk(ctx, dm, of.Disks)
 		case r == gnomon.CPU && of.Quotas != nil:
-			return d.restoreCPU(ctx, dm, original.VCPUs, of.Quotas.of(want, original.VCPUs))
+			return d.restoreCPU(ctx, dm, original.VCPUs, dm.original(*of.Quotas, want, original.VCPUs))
 		}
 		// Another change may have been under way: only now does it count.
 		if now, err := d.limit(ctx, dm, r); err == nil && now == want {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/core/demand"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 )
 
@@ -45,13 +46,14 @@ func TestAmountOfQuotas(t *testing.T) {
 		}
 	}
 	found := quotas{All: quota{30_000, 20_000}}
-	if got := found.of(1500, 2); got != found {
+	two := &domain{live: newLive(2)}
+	if got := two.original(found, 1500, 2); got != found {
 		t.Errorf("what makes up the amount becomes %+v", got)
 	}
-	if got := found.of(500, 2).amount(2, 2); got != 500 {
+	if got := two.original(found, 500, 2).amount(2, 2); got != 500 {
 		t.Errorf("quotas of 500 make up %d", got)
 	}
-	if got := found.of(hypervisor.Unlimited, 2); got != (quotas{}) {
+	if got := two.original(found, hypervisor.Unlimited, 2); got != (quotas{}) {
 		t.Errorf("quotas of no limit are %+v", got)
 	}
 	text, err := detail{Quotas: &quotas{All: quota{3, 4}}}.encode()
@@ -62,8 +64,61 @@ func TestAmountOfQuotas(t *testing.T) {
 
 func TestVCPUsOfRealGuests(t *testing.T) {
 	b := newBench(t, Options{})
+	t.Run("shared", func(t *testing.T) { testSharedLimit(t, b) })
+	t.Run("one busy thread", func(t *testing.T) { testOneBusyThread(t, b) })
 	t.Run("plugged and taken back", func(t *testing.T) { testVCPUs(t, b) })
 	t.Run("refused", func(t *testing.T) { testRefusedVCPUs(t, b) })
+}
+
+// The vCPUs of a guest share its limit, so that one busy thread gets what there is;
+// quotas of its own, for each vCPU or for all, it has back at the end.
+func testSharedLimit(t *testing.T, b *bench) {
+	id := b.start(t, guest{vcpus: 2, whole: true})
+	b.ready(t, id)
+	dm := mustLookup(t, b.d, id)
+	for _, own := range []quotas{{}, {VCPU: quota{40_000, 100_000}}, {All: quota{90_000, 100_000}}, {VCPU: quota{30_000, 100_000}, All: quota{90_000, 100_000}}} {
+		if err := b.d.setQuotas(t.Context(), dm, own); err != nil {
+			t.Fatal(err)
+		}
+		before := mustMachine(t, b.d, id)
+		if want := own.amount(2, 2); before.VCPUs != 2 || before.Original.Limits[gnomon.CPU] != want {
+			t.Errorf("%+v: machine %+v, want a limit of %d", own, before, want)
+		}
+		for _, amount := range []int64{700, 1300} {
+			got, err := b.d.Apply(t.Context(), id, gnomon.CPU, amount, hypervisor.Terms{})
+			q, err2 := b.d.askQuotas(t.Context(), dm)
+			if err != nil || err2 != nil || got != amount || q != (quotas{All: quota{amount * 20, 20_000}}) {
+				t.Fatalf("%+v: Apply(%d) = %d, %v: quotas %+v, %v", own, amount, got, err, q, err2)
+			}
+			if c := memoryOf(t, b.d, id); c.Allocation[gnomon.CPU] != amount {
+				t.Errorf("%+v: the counters have %d after it, want %d", own, c.Allocation[gnomon.CPU], amount)
+			}
+		}
+		if err := b.d.Restore(t.Context(), id, before.Original); err != nil {
+			t.Fatal(err)
+		}
+		if q, err := b.d.askQuotas(t.Context(), dm); err != nil || q != own {
+			t.Errorf("restored to %+v, %v; was %+v", q, err, own)
+		}
+	}
+}
+
+// One busy thread of a guest with two vCPUs has all of the limit, but for what the
+// guest's kernel needs of the other; with even parts there was a quarter left.
+func testOneBusyThread(t *testing.T, b *bench) {
+	id := b.start(t, guest{vcpus: 2, whole: true, busy: true, solid: true})
+	b.ready(t, id)
+	const limit = 400
+	if got, err := b.d.Apply(t.Context(), id, gnomon.CPU, limit, hypervisor.Terms{}); err != nil || got != limit {
+		t.Fatalf("Apply(%d) = %d, %v", limit, got, err)
+	}
+	var meter demand.Meter
+	poll(t, "a thread to use up the limit", func() bool {
+		sample, ok := meter.Next(memoryOf(t, b.d, id))
+		used := sample.Usage[gnomon.CPU]
+		time.Sleep(500 * time.Millisecond)
+		return ok && sample.Interval > 300*time.Millisecond && used > limit*9/10 && used < limit*3/2
+	})
 }
 
 // A guest is given vCPUs that it brings online, which share its limit, and has

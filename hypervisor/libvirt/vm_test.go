@@ -86,10 +86,12 @@ func open(t testing.TB, opts Options) *Driver {
 type guest struct {
 	equipped bool // with two disks and a tap
 	busy     bool // with work for them and the CPU
+	solid    bool // and that without a pause
 	empty    bool // with nothing to boot: no driver of any device runs
 	mute     bool // without a balloon
 	plug     int  // MiB that it can plug
 	vcpus    int  // that it can have, of which it begins with one; 0 is 1
+	whole    bool // it begins with all of them
 	refuses  bool // it brings no vCPU online
 	max      int  // MiB that it boots with and gives back but for 256; 256 if 0
 	stored   bool // its definition outlasts it
@@ -104,6 +106,9 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
 	devices, idle, sizes, balloon := "", " guest.idle=1", `<memory unit="MiB">256</memory>`, "virtio"
 	if g.busy {
 		idle = ""
+	}
+	if g.solid {
+		idle += " guest.solid=1"
 	}
 	if g.refuses {
 		idle += " guest.refuses=1"
@@ -130,15 +135,19 @@ func (b *bench) start(t testing.TB, g guest) gnomon.VMID {
 	if g.empty {
 		boot = ""
 	}
+	current := 1
+	if g.whole {
+		current = g.vcpus
+	}
 	definition := fmt.Sprintf(`<domain type="qemu"><name>%s</name>
-  %s<vcpu current="1">%d</vcpu>
+  %s<vcpu current="%d">%d</vcpu>
   <metadata>%s</metadata>
   <os><type arch="x86_64" machine="q35">hvm</type>%s</os>
   <features><acpi/></features>
   <devices>%s
     <serial type="file"><source path="%s"/></serial>
     <memballoon model="%s"/>
-  </devices></domain>`, name, sizes, max(g.vcpus, 1), g.metadata, boot, devices, b.console(name), balloon)
+  </devices></domain>`, name, sizes, current, max(g.vcpus, 1), g.metadata, boot, devices, b.console(name), balloon)
 	t.Cleanup(func() {
 		exec.Command("virsh", "destroy", name).Run()
 		if g.stored {
