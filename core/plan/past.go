@@ -32,13 +32,16 @@ var logRatio = math.Log(pastRatio)
 // the last thousand; what comes once a day may be in none of them.
 type past struct {
 	weights []float64 // by bucket, in units
+	least   []float64 // by bucket, of its samples: memory may move by less than one is wide
+	most    []float64 // likewise
 	unit    float64   // what the newest sample counts
 	samples float64   // ever
 	part    float64   // probability that the next one is as any of these, not as forecast
 }
 
 func newPast() *past {
-	return &past{weights: make([]float64, pastBuckets), unit: 1, part: firstPart}
+	buckets := func() []float64 { return make([]float64, pastBuckets) }
+	return &past{weights: buckets(), least: buckets(), most: buckets(), unit: 1, part: firstPart}
 }
 
 func bucketOf(demand float64) int {
@@ -63,7 +66,12 @@ func (p *past) see(demand float64) {
 	}
 	p.samples++
 	p.unit /= pastFade
-	p.weights[bucketOf(demand)] += p.unit
+	i := bucketOf(demand)
+	if p.weights[i] == 0 || demand < p.least[i] {
+		p.least[i] = demand
+	}
+	p.most[i] = max(p.most[i], demand)
+	p.weights[i] += p.unit
 	if p.unit > maxUnit {
 		for i := range p.weights {
 			p.weights[i] /= p.unit
@@ -75,13 +83,14 @@ func (p *past) see(demand float64) {
 // summary is a past at one moment, ready to be asked.
 type summary struct {
 	below, mass [pastBuckets]float64 // by bucket: share of samples up to it, and their sum
+	least, most []float64            // those of the past
 	highest     float64              // that still counts
 	spread      float64              // standard deviation of the logarithm
 }
 
 // sum fills s in.
 func (p *past) sum(s *summary) {
-	*s = summary{}
+	*s = summary{least: p.least, most: p.most}
 	var total, mass, logs, squares float64
 	for i, w := range p.weights {
 		u := uppers[i]
@@ -110,13 +119,20 @@ func (p *past) sum(s *summary) {
 }
 
 // at returns what is expected to be left over of an amount, and how probable it
-// is that it does not suffice, were the next sample as those of the past.
+// is that it does not suffice, were the next sample as those of the past. In the
+// bucket of the amount they are taken to be evenly between its least and its most.
 func (s *summary) at(amount float64) (surplus, short float64) {
-	i := bucketOf(amount * (1 + 1e-9))
-	if i > 0 && uppers[i] > amount*(1+1e-9) {
-		i--
+	i := bucketOf(amount)
+	below, mass := s.below[i], s.mass[i]
+	if i > 0 && s.most[i] > amount {
+		part := 0.0
+		if s.least[i] < amount {
+			part = (amount - s.least[i]) / (s.most[i] - s.least[i])
+		}
+		below = s.below[i-1] + part*(below-s.below[i-1])
+		mass = s.mass[i-1] + part*(mass-s.mass[i-1])
 	}
-	return max(0, amount*s.below[i]-s.mass[i]), 1 - s.below[i]
+	return max(0, amount*below-mass), 1 - below
 }
 
 // upTo returns how probable it is that the next sample is at most an amount, were
@@ -133,6 +149,8 @@ func (s *summary) upTo(amount float64) float64 {
 func (p *past) exchange(c *pack.Codec) {
 	for i := range p.weights {
 		c.Float(&p.weights[i], 0, maxUnit/(1-pastFade))
+		c.Float(&p.least[i], 0, math.MaxFloat64)
+		c.Float(&p.most[i], 0, math.MaxFloat64)
 	}
 	c.Float(&p.unit, 1, maxUnit)
 	c.Float(&p.samples, 0, 1e15)

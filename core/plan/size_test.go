@@ -177,3 +177,18 @@ func TestPastFades(t *testing.T) {
 		t.Errorf("a unit of %v", p.unit)
 	}
 }
+
+// Of a past that moves by less than a bucket is wide, what exceeds all of it is
+// known to suffice, and what is less than all not to.
+func TestPastIsFinerThanItsBuckets(t *testing.T) {
+	p := newPast()
+	for i := range 1000 {
+		p.see(1000 + float64(i%11))
+	}
+	s := summed(p)
+	for amount, want := range map[float64]float64{999: 1, 1000: 1, 1005: 0.5, 1010: 0, 1030: 0} {
+		if _, short := s.at(amount); math.Abs(short-want) > 0.01 {
+			t.Errorf("%v is short with probability %.3f, want %.3f", amount, short, want)
+		}
+	}
+}

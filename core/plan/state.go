@@ -13,7 +13,7 @@ import (
 // What Save returns begins with this word and version.
 const (
 	stateMagic   = "gnpl"
-	stateVersion = 3
+	stateVersion = 4
 )
 
 const (

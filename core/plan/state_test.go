@@ -106,7 +106,7 @@ func TestLoadRefuses(t *testing.T) {
 		want  string
 	}{
 		"nothing":         {settings(), nil, "0 bytes"},
-		"another version": {settings(), newer, "version 99: want 3"},
+		"another version": {settings(), newer, "version 99: want 4"},
 		"damage":          {settings(), damaged, "checksum"},
 		"wrong settings":  {wrong, state, "horizon 0s"},
 	} {
