@@ -6,8 +6,13 @@ const (
 	// calibrationRate is the step of adaptive conformal inference: gamma of
 	// Gibbs and Candès (2021).
 	calibrationRate = 0.02
-	// calibrationBound limits how far the logit of a level is moved.
-	calibrationBound = 6.0
+	// calibrationBound limits how far the logit of a level is moved; outerBound of
+	// one so far out that a miss is rare. There a few misses in a row would have
+	// the quantile so high that it takes hundreds of samples to come down, and as
+	// often as claimed is then too high for most of the time.
+	calibrationBound, outerBound = 6.0, 1.2
+	// outer levels are those more than so far from the median.
+	outer = 0.46
 	// extremeLevel is how near to 0 and 1 a moved level comes.
 	extremeLevel = 1e-6
 	// tie is the relative difference below which an outcome is the quantile.
@@ -24,6 +29,7 @@ const (
 type calibration struct {
 	level float64
 	rate  float64 // of the logit, per miss
+	bound float64 // of moved
 	moved float64 // of the logit
 }
 
@@ -36,7 +42,11 @@ func newCalibration(level, delay float64) calibration {
 	if math.Abs(level-0.5) < central {
 		slow = delay
 	}
-	return calibration{level: level, rate: calibrationRate / (level * (1 - level) * slow)}
+	bound := calibrationBound
+	if math.Abs(level-0.5) > outer {
+		bound = outerBound
+	}
+	return calibration{level: level, rate: calibrationRate / (level * (1 - level) * slow), bound: bound}
 }
 
 // judge takes in an outcome and the quantile forecast of it. An outcome that is
@@ -51,7 +61,7 @@ func (c *calibration) judge(quantile, y float64) {
 	} else {
 		c.moved -= c.rate * (1 - c.level)
 	}
-	c.moved = min(calibrationBound, max(-calibrationBound, c.moved))
+	c.moved = min(c.bound, max(-c.bound, c.moved))
 }
 
 // adjusted returns the level to read.

@@ -205,7 +205,7 @@ func TestStateHoldsEveryField(t *testing.T) {
 		{mixer{}, []string{"at"}},
 		{junction{}, []string{"pending", "moved", "levels", "above", "below", "beyond", "weights", "credit", "scores", "loss", "apart"}},
 		{tail{}, []string{"excesses", "mean", "index", "within", "fittedWithin"}},
-		{calibration{}, []string{"level", "rate", "moved"}},
+		{calibration{}, []string{"level", "rate", "bound", "moved"}},
 		{residuals{}, []string{"value", "order", "n", "next"}},
 	} {
 		var got []string
