@@ -25,6 +25,12 @@ const withoutShadows = `{"desired":{"global":{"shadow.enabled":"false"}}}`
 // settle is how long a daemon is left to take its VMs in.
 const settle = 5 * time.Second
 
+// none are the shadows of a host that is to have none: nothing else is asked of them.
+type none struct{ host.Shadows }
+
+func (none) Machines(context.Context) ([]hypervisor.Machine, error) { return nil, nil }
+func (none) Watch(context.Context, func(gnomon.VMID)) error         { return nil }
+
 // daemonOn measures a daemon in this process. It takes in the VMs whose names
 // match.
 func daemonOn(ctx context.Context, driver hypervisor.Driver, names string, n int, kind string, window time.Duration) (c cost, err error) {
@@ -41,7 +47,7 @@ func daemonOn(ctx context.Context, driver hypervisor.Driver, names string, n int
 		return c, err
 	}
 	d, err := host.New(host.Options{
-		Name: "bench", Driver: driver, Select: sel, StateDir: dir,
+		Name: "bench", Driver: driver, Shadows: none{}, Select: sel, StateDir: dir,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
