@@ -43,11 +43,7 @@ func millicores(quota, period int64, vcpus int) int64 {
 // setCPU gives the vCPUs the amount to share, and at least the number of them that
 // is said.
 func (d *Driver) setCPU(ctx context.Context, dm *domain, amount int64, terms hypervisor.Terms) (int64, error) {
-	want := dm.limited(amount)
-	if terms.VCPUs > 0 {
-		want = together(amount)
-	}
-	if err := d.setQuotas(ctx, dm, want); err != nil {
+	if err := d.setQuotas(ctx, dm, dm.limited(amount)); err != nil {
 		return 0, err
 	}
 	if terms.VCPUs == 0 {

@@ -37,14 +37,6 @@ func (q quotas) amount(vcpus, online int) int64 {
 	return min(each, all)
 }
 
-// together returns the quota by which all vCPUs share the amount.
-func together(amount int64) (q quotas) {
-	if amount != hypervisor.Unlimited {
-		q.All.Quota, q.All.Period = bandwidth(amount, 1)
-	}
-	return q
-}
-
 // shares reports whether vCPUs of the domain share its limit. An even part for each
 // would hold a guest with one busy thread to that part, and never show more demand
 // than a core. Only one that is alone for good has a quota of its own, which leaves
@@ -53,12 +45,14 @@ func (dm *domain) shares() bool { return dm.vcpuCount() > 1 || dm.elastic() }
 
 // limited returns the quotas by which the domain has the amount.
 func (dm *domain) limited(amount int64) (q quotas) {
+	if amount == hypervisor.Unlimited {
+		return q
+	}
+	of := &q.VCPU
 	if dm.shares() {
-		return together(amount)
+		of = &q.All
 	}
-	if amount != hypervisor.Unlimited {
-		q.VCPU.Quota, q.VCPU.Period = bandwidth(amount, 1)
-	}
+	of.Quota, of.Period = bandwidth(amount, 1)
 	return q
 }
 
