@@ -75,21 +75,7 @@ func (d *DB) keepCondensed(ctx context.Context, every time.Duration) {
 	if err != nil {
 		d.log.Warn("means and maxima are made anew", "err", err)
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := c.condense(ctx, time.Now())
-		if err != nil && !failing && ctx.Err() == nil {
-			d.log.Warn("the history is not condensed; trying again", "err", err)
-		}
-		failing = err != nil
-	}
+	d.again(ctx, every, "the history is not condensed", c.condense)
 }
 
 // condense adds what is settled at a time and was not added yet.

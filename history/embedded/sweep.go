@@ -28,6 +28,14 @@ type sweeper struct {
 // keepSwept sweeps until ctx ends.
 func (d *DB) keepSwept(ctx context.Context, every time.Duration) {
 	s := sweeper{db: d.db}
+	d.again(ctx, every, "the disk space of old values is not freed", func(ctx context.Context, now time.Time) error {
+		return s.sweep(ctx, d.rules.Load().shorter, now)
+	})
+}
+
+// again does something again and again until ctx ends, and complains when it
+// begins to fail.
+func (d *DB) again(ctx context.Context, every time.Duration, complaint string, do func(ctx context.Context, now time.Time) error) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
@@ -37,9 +45,9 @@ func (d *DB) keepSwept(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		err := s.sweep(ctx, d.rules.Load().shorter, time.Now())
+		err := do(ctx, time.Now())
 		if err != nil && !failing && ctx.Err() == nil {
-			d.log.Warn("the disk space of old values is not freed; trying again", "err", err)
+			d.log.Warn(complaint+"; trying again", "err", err)
 		}
 		failing = err != nil
 	}
