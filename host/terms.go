@@ -30,18 +30,25 @@ func (d *Daemon) renew(v *vm) {
 		return
 	}
 	v.operationSize = v.params.OperationSize
-	amount, terms := s.Allocated, v.terms(gnomon.Disk, s.Allocated)
+	d.limitBeside(v, gnomon.Disk, s.Allocated, v.terms(gnomon.Disk, s.Allocated), func(err error) {
+		if err != nil {
+			v.operationSize = before
+			d.log.Warn("limit of disk operations not set", "vm", v.machine.Name, "err", err)
+		}
+	})
+}
+
+// limitBeside sets a limit that the broker knows nothing of, while what it wants
+// done to that resource waits, and then calls done in the loop.
+func (d *Daemon) limitBeside(v *vm, r gnomon.Resource, amount int64, terms hypervisor.Terms, done func(error)) {
 	d.limiting++
-	v.renewing[gnomon.Disk].Go(func() {
+	v.renewing[r].Go(func() {
 		ctx, cancel := context.WithTimeout(d.ctx, applyTimeout)
 		defer cancel()
-		_, err := d.opt.Driver.Apply(ctx, v.machine.ID, gnomon.Disk, amount, terms)
+		_, err := d.opt.Driver.Apply(ctx, v.machine.ID, r, amount, terms)
 		d.post(func() {
 			d.limiting--
-			if err != nil {
-				v.operationSize = before
-				d.log.Warn("limit of disk operations not set", "vm", v.machine.Name, "err", err)
-			}
+			done(err)
 		})
 	})
 }

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -75,25 +74,17 @@ func (d *Daemon) takeBack(v *vm) {
 		return
 	}
 	v.spareSince = time.Time{}
-	amount, terms := s.Allocated, hypervisor.Terms{VCPUs: need, Spare: true}
-	d.limiting++
-	v.renewing[gnomon.CPU].Go(func() {
-		ctx, cancel := context.WithTimeout(d.ctx, applyTimeout)
-		defer cancel()
-		_, err := d.opt.Driver.Apply(ctx, v.machine.ID, gnomon.CPU, amount, terms)
-		d.post(func() {
-			d.limiting--
-			switch {
-			case errors.Is(err, hypervisor.ErrRefused):
-				v.keeps = true
-				d.log.Warn("guest does not let go of vCPUs; it keeps them", "vm", v.machine.Name, "err", err)
-			case err != nil:
-				d.log.Warn("vCPUs not taken back", "vm", v.machine.Name, "err", err)
-			default:
-				d.log.Info("vCPUs taken back", "vm", v.machine.Name, "left", need)
-			}
-			d.reconcile()
-		})
+	d.limitBeside(v, gnomon.CPU, s.Allocated, hypervisor.Terms{VCPUs: need, Spare: true}, func(err error) {
+		switch {
+		case errors.Is(err, hypervisor.ErrRefused):
+			v.keeps = true
+			d.log.Warn("guest does not let go of vCPUs; it keeps them", "vm", v.machine.Name, "err", err)
+		case err != nil:
+			d.log.Warn("vCPUs not taken back", "vm", v.machine.Name, "err", err)
+		default:
+			d.log.Info("vCPUs taken back", "vm", v.machine.Name, "left", need)
+		}
+		d.reconcile()
 	})
 }
 
