@@ -56,6 +56,26 @@ func gnomonCommand(args ...string) (out string, err error) {
 	return b.String(), err
 }
 
+// commands returns what runs a command that is to succeed, and returns what it
+// printed, and what runs one that is to fail with an exit code and words.
+func commands(t *testing.T) (run func(args ...string) string, fails func(code int, want string, args ...string)) {
+	run = func(args ...string) string {
+		t.Helper()
+		out, err := gnomonCommand(args...)
+		if err != nil {
+			t.Fatalf("gnomon %s: %v", strings.Join(args, " "), err)
+		}
+		return out
+	}
+	fails = func(code int, want string, args ...string) {
+		t.Helper()
+		if _, err := gnomonCommand(args...); err == nil || exitCode(err) != code || !strings.Contains(err.Error(), want) {
+			t.Errorf("gnomon %s: %v, want %q and exit %d", strings.Join(args, " "), err, want, code)
+		}
+	}
+	return run, fails
+}
+
 func TestManagementCommands(t *testing.T) {
 	url := startServer(t)
 	t.Setenv("GNOMON_SERVER", url)

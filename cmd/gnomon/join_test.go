@@ -15,20 +15,7 @@ func TestJoinByTheCommandLine(t *testing.T) {
 	var log safeBuffer
 	c, _, _ := startCentral(t, &centralFlags{dataDir: data, tls: true}, slog.New(slog.NewTextHandler(&log, nil)))
 	t.Setenv("GNOMON_SERVER", unixScheme+filepath.Join(data, serverSocket))
-	run := func(args ...string) string {
-		t.Helper()
-		out, err := gnomonCommand(args...)
-		if err != nil {
-			t.Fatalf("gnomon %s: %v", strings.Join(args, " "), err)
-		}
-		return out
-	}
-	fails := func(code int, want string, args ...string) {
-		t.Helper()
-		if _, err := gnomonCommand(args...); err == nil || exitCode(err) != code || !strings.Contains(err.Error(), want) {
-			t.Errorf("gnomon %s: %v, want %q and exit %d", strings.Join(args, " "), err, want, code)
-		}
-	}
+	run, fails := commands(t)
 	file := func(name, text string) string {
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

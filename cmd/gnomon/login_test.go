@@ -24,20 +24,7 @@ func TestLogin(t *testing.T) {
 	c, _, _ := startCentral(t, &centralFlags{dataDir: data, tls: true, people: peopleFlags{
 		issuer: provider.URL, client: peopletest.Client, claim: "groups", roles: []string{"ops=operator"}}}, slog.New(slog.DiscardHandler))
 	socket := unixScheme + filepath.Join(data, serverSocket)
-	run := func(args ...string) string {
-		t.Helper()
-		out, err := gnomonCommand(args...)
-		if err != nil {
-			t.Fatalf("gnomon %s: %v", strings.Join(args, " "), err)
-		}
-		return out
-	}
-	fails := func(code int, want string, args ...string) {
-		t.Helper()
-		if _, err := gnomonCommand(args...); err == nil || exitCode(err) != code || !strings.Contains(err.Error(), want) {
-			t.Errorf("gnomon %s: %v, want %q and exit %d", strings.Join(args, " "), err, want, code)
-		}
-	}
+	run, fails := commands(t)
 	fleet := strings.TrimSpace(run("access", "fleet", "--server", socket))
 	t.Setenv("GNOMON_SERVER", c.url())
 	fails(exitUsage, "--fleet: want the fingerprint", "login")
