@@ -53,13 +53,8 @@ func daemonOn(ctx context.Context, driver hypervisor.Driver, names string, n int
 	if err != nil {
 		return c, err
 	}
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- d.Run(running) }()
-	defer func() {
-		stop()
-		err = errors.Join(err, <-ended)
-	}()
+	stop := rig.Run(ctx, d)
+	defer func() { err = errors.Join(err, stop()) }()
 	time.Sleep(settle)
 	if c, err = during(ctx, window); err != nil {
 		return c, err

@@ -117,13 +117,8 @@ func measure(ctx context.Context, n int, window time.Duration) (stages []stage, 
 	if err != nil {
 		return nil, err
 	}
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- d.Run(running) }()
-	defer func() {
-		stop()
-		err = errors.Join(err, <-ended)
-	}()
+	stop := rig.Run(ctx, d)
+	defer func() { err = errors.Join(err, stop()) }()
 	api := d.API()
 	if err := awaitShadows(ctx, api, n); err != nil {
 		return nil, err
