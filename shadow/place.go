@@ -23,6 +23,8 @@ type place struct {
 	name string
 	dir  string
 	kvm  []uint32 // groups that may open /dev/kvm, if the shadow is to
+
+	bound bool // what runs here ends with this daemon
 }
 
 func (l *Launcher) at(name string) place {
@@ -116,7 +118,7 @@ func (p place) start(c cell.Cell, path string, args []string, limits cell.Limits
 		files = append(files, f)
 	}
 	return c.Start(cell.Command{
-		Path: path, Args: args, Files: append(files, more...), Output: console, Groups: p.kvm,
+		Path: path, Args: args, Files: append(files, more...), Output: console, Groups: p.kvm, Bound: p.bound,
 	}, limits)
 }
 

@@ -116,6 +116,7 @@ func (l *Launcher) freeze(ctx context.Context, img appliance.Image, key string) 
 		return nil, fmt.Errorf("make template: %w", err)
 	}
 	defer p.remove()
+	p.bound = true // nobody else would know of it, unless a daemon comes to this very place
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("make template: %w%s", err, p.lastWords())

@@ -367,6 +367,61 @@ func TestTemplateOfAnEarlierDaemon(t *testing.T) {
 	}
 }
 
+// What a daemon makes a template in ends with it, also where no other daemon ever
+// works in its run directory.
+func TestTemplateEndsWithItsDaemon(t *testing.T) {
+	const runDir = "GNOMON_TEST_TEMPLATE_RUN_DIR"
+	if dir := os.Getenv(runDir); dir != "" { // this is the daemon
+		l, err := NewLauncher(Options{
+			Appliance: filepath.Join("..", "build", "test-appliance"), RunDir: dir, Accel: "tcg", Log: slog.Default(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Warm(t.Context())
+		return
+	}
+	l := newLauncher(t)
+	daemon := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
+	daemon.Env = append(os.Environ(), runDir+"="+l.opts.RunDir)
+	daemon.Stdout, daemon.Stderr = t.Output(), t.Output()
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Wait() }()
+	var made cell.Cell
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for runs := false; !runs; {
+		select {
+		case <-tick.C:
+		case err := <-ended:
+			t.Fatal("no template was begun: ", err)
+		}
+		if b, err := os.ReadFile(l.at(templateName).occupant()); err == nil && len(b) > 0 {
+			made = cell.Cell(b)
+			pid, _ := made.PID()
+			exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			runs = exe == qemu
+		}
+	}
+	t.Cleanup(func() {
+		if err := made.Kill(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := daemon.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := made.Ended(ctx); err != nil {
+		t.Errorf("the daemon was killed, its template's process runs on: %v", err)
+	}
+}
+
 // A template that does not work is told, and costs a shadow its quick start only.
 func TestBrokenTemplate(t *testing.T) {
 	l := newLauncher(t)

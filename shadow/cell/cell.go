@@ -2,8 +2,9 @@
 
 // Package cell runs one untrusted process: as a user that nobody else is, with
 // no network, in control groups that bound what it takes, and with no file but
-// those it is handed open. A cell outlives the program that started it, which
-// finds it again by its ID: the control group knows its processes.
+// those it is handed open. A cell outlives the program that started it, unless it
+// is bound to it, and is found again by its ID: the control group knows its
+// processes.
 package cell
 
 import (
@@ -14,6 +15,7 @@ import (
 	"hash/fnv"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -48,6 +50,10 @@ type Command struct {
 
 	// Groups are groups that the user is also in.
 	Groups []uint32
+
+	// Bound has the kernel end the process when the program that started it is no
+	// more, however that ended.
+	Bound bool
 }
 
 // Cell is a process by the ID it was started with, whether it runs or not. The
@@ -67,30 +73,71 @@ func (c Cell) start(cmd Command, limits Limits) error {
 	if err := c.makeGroups(limits); err != nil {
 		return err
 	}
-	// These two lower their own limits, for which they need no right, and become
-	// the program.
-	args := append([]string{fmt.Sprintf("--fsize=%d", maxFile), "--core=0", "--",
-		"setpriv", "--no-new-privs", "--", cmd.Path}, cmd.Args...)
-	p := exec.Command("prlimit", args...) //nolint:noctx // it is to outlive the caller; Kill ends it
+	p, gate, err := c.fork(cmd)
+	if err != nil {
+		c.removeGroups()
+		return err
+	}
+	defer gate.Close()
+	if err := c.admit(p.Pid, gate); err != nil {
+		_ = p.Kill()
+		c.removeGroups()
+		return err
+	}
+	return nil
+}
+
+// entrance is what a cell's process runs first. It waits for a line, and ends
+// where none comes: a starter that is killed before it has put the process into
+// its groups, by which alone others find it, leaves no process. Then it lowers its
+// own limits, for which it needs no right, and becomes the program.
+var entrance = fmt.Sprintf(`read line && ulimit -f %d && ulimit -c 0 && exec setpriv --no-new-privs -- "$@" </dev/null`, maxFile/512)
+
+// fork makes the process, and returns it with the other end of what it waits for.
+func (c Cell) fork(cmd Command) (*os.Process, *os.File, error) {
+	wait, gate, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer wait.Close()
+	args := append([]string{"-c", entrance, "cell", cmd.Path}, cmd.Args...)
+	p := exec.Command("sh", args...) //nolint:noctx // it is to outlive the caller; Kill ends it
 	p.Env = []string{"PATH=/usr/bin:/bin"}
 	p.Dir = "/"
 	p.ExtraFiles = cmd.Files
-	p.Stdout, p.Stderr = cmd.Output, cmd.Output
+	p.Stdin, p.Stdout, p.Stderr = wait, cmd.Output, cmd.Output
 	p.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:     true,
 		Credential: &syscall.Credential{Uid: c.uid(), Gid: c.uid(), Groups: cmd.Groups},
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID,
 	}
-	if err := p.Start(); err != nil {
-		c.removeGroups()
-		return err
+	if cmd.Bound {
+		p.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
-	err := errors.Join(c.enter(p.Process.Pid),
-		os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", p.Process.Pid), fmt.Append(nil, oomScore), 0))
-	go func() { _ = p.Wait() }() // reaps it
-	if err != nil {
-		_ = p.Process.Kill()
-		c.removeGroups()
+	started := make(chan error)
+	go func() {
+		// For the kernel the parent is the thread: it has to be there as long as
+		// the process.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.Start()
+		started <- err
+		if err == nil {
+			_ = p.Wait() // reaps it
+		}
+	}()
+	if err := <-started; err != nil {
+		gate.Close()
+		return nil, nil, err
+	}
+	return p.Process, gate, nil
+}
+
+// admit puts a process into the cell and lets it go on.
+func (c Cell) admit(pid int, gate *os.File) error {
+	err := errors.Join(c.enter(pid), os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), fmt.Append(nil, oomScore), 0))
+	if err == nil {
+		_, err = gate.WriteString("\n")
 	}
 	return err
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -105,6 +107,44 @@ func TestCellIsFoundLimitedHaltedAndEnded(t *testing.T) {
 	if _, err := os.Stat(c.group("cpu")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its control group is left: %v", err)
 	}
+}
+
+// A program that is killed while it starts a cell, before that is in the groups it
+// is found by, leaves nothing that runs.
+func TestCellThatIsNotAdmittedEnds(t *testing.T) {
+	needRoot(t)
+	const starter = "GNOMON_TEST_CELL_STARTER"
+	cmd := Command{Path: "/bin/sh", Args: []string{"-c", "echo runs"}, Output: os.Stdout}
+	if id := os.Getenv(starter); id != "" { // this is the program
+		if _, _, err := Cell(id).fork(cmd); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("forked")
+		select {}
+	}
+	program := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$")
+	program.Env = append(os.Environ(), fmt.Sprintf("%s=test-%d-forked", starter, os.Getpid()))
+	program.Stderr = t.Output()
+	out, err := program.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const forked = "forked\n"
+	said := make([]byte, len(forked))
+	if _, err := io.ReadFull(out, said); err != nil || string(said) != forked {
+		t.Errorf("it said %q, %v", said, err)
+	}
+	if err := program.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	// The end of its output is that of the process in the cell too.
+	if rest, err := io.ReadAll(out); err != nil || len(rest) > 0 {
+		t.Errorf("then came %q, %v", rest, err)
+	}
+	_ = program.Wait()
 }
 
 func TestCellThatFailsToStartLeavesNothing(t *testing.T) {

@@ -26,7 +26,7 @@ func TestUnifiedControlGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	init, files := filepath.Join(dir, "init"), tools(t, "cat", "cut", "grep", "prlimit", "setpriv", "sh", "sleep", "tail", "true")
+	init, files := filepath.Join(dir, "init"), tools(t, "cat", "cut", "grep", "setpriv", "sh", "sleep", "tail", "true")
 	command(t, exec.Command("go", "build", "-o", init, "./testdata/unified"))
 	for name, folder := range map[string]string{"pressure": "../../pressure", "cell": "../../shadow/cell"} {
 		path := filepath.Join(dir, name)
