@@ -90,7 +90,7 @@ func fleetCommand(cmd *cobra.Command, do func(context.Context, serverpbconnect.M
 		if *path == "" {
 			return usagef("want a file: -f fleet.yaml")
 		}
-		text, err := readFile(*path, cmd.InOrStdin())
+		text, err := readFile(*path, input(cmd))
 		if err != nil {
 			return err
 		}

@@ -66,7 +66,7 @@ nothing behind.`,
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
 	}
 	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
-		definition, err := readDefinition(cmd.InOrStdin(), *file)
+		definition, err := readDefinition(input(cmd), *file)
 		if err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/gnomon-vm/gnomon/backtest"
 	"github.com/gnomon-vm/gnomon/chart"
@@ -91,7 +90,7 @@ func (f *forecastFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	series, err := f.read(cmd.InOrStdin(), args)
+	series, err := f.read(cmd, args)
 	if err != nil {
 		return err
 	}
@@ -198,17 +197,17 @@ func parseSeasons(text string) ([]int, error) {
 }
 
 // read reads the series of all files, or of the standard input.
-func (f *forecastFlags) read(in io.Reader, args []string) ([]trace.Series, error) {
+func (f *forecastFlags) read(cmd *cobra.Command, args []string) ([]trace.Series, error) {
 	read := trace.ReadSeries
 	if f.wide {
 		read = trace.ReadWide
 	}
 	var all []trace.Series
 	if len(args) == 0 {
-		if file, ok := in.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		if _, ok := terminal(cmd.InOrStdin()); ok {
 			return nil, usagef("want files, or series on the standard input; see \"gnomon forecast --help\"")
 		}
-		series, err := read(in, "stdin")
+		series, err := read(input(cmd), "stdin")
 		if err != nil {
 			return nil, err
 		}

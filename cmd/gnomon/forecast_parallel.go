@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,13 +39,7 @@ func inParallel(ctx context.Context, n int, p *progress, work func(i int) error)
 		})
 	}
 	workers.Wait()
-	if err := context.Cause(ctx); err != nil {
-		if errors.Is(err, context.Canceled) {
-			return errors.New("interrupted: nothing was written")
-		}
-		return err
-	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // progress draws a bar on a terminal, and nothing elsewhere.

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/gnomon-vm/gnomon/server/hostlink"
 	"github.com/gnomon-vm/gnomon/server/trust"
@@ -72,15 +71,13 @@ to them, and renews the certificate by itself. Repeating a join is safe.`,
 }
 
 func readJoinToken(cmd *cobra.Command, path string) (trust.Token, error) {
-	from := cmd.InOrStdin()
-	if f, ok := from.(*os.File); ok && path == "-" && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprint(cmd.ErrOrStderr(), "Token: ")
-		b, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(cmd.ErrOrStderr())
+	from := input(cmd)
+	if fd, ok := terminal(cmd.InOrStdin()); ok && path == "-" {
+		text, err := readSecret(cmd, fd, "Token: ")
 		if err != nil {
 			return trust.Token{}, fmt.Errorf("read token: %w", err)
 		}
-		from = strings.NewReader(string(b))
+		from = strings.NewReader(text)
 	} else if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {

@@ -21,11 +21,12 @@ var version = "dev"
 
 // The exit codes, for scripts.
 const (
-	exitFailure     = 1 // it was tried and failed
-	exitUsage       = 2 // the command line or a value is wrong; nothing was tried
-	exitNotFound    = 3 // what was named does not exist
-	exitDenied      = 5 // the server does not know the caller, or they may not
-	exitUnavailable = 4 // the daemon, the server or the hypervisor cannot be reached
+	exitFailure     = 1   // it was tried and failed
+	exitUsage       = 2   // the command line or a value is wrong; nothing was tried
+	exitNotFound    = 3   // what was named does not exist
+	exitUnavailable = 4   // the daemon, the server or the hypervisor cannot be reached
+	exitDenied      = 5   // the server does not know the caller, or they may not
+	exitInterrupted = 130 // it was told to stop before its end, as by Ctrl-C
 )
 
 // stopSignals are the signals that stop whatever runs, cleanly. A terminal that
@@ -40,7 +41,7 @@ func stopSignals() []os.Signal {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
-	err := rootCommand().ExecuteContext(ctx)
+	err := runCommand(ctx, rootCommand())
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gnomon: "+explain(err))
@@ -125,7 +126,10 @@ func exitCode(err error) int {
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
-	if errors.Is(err, libvirt.ErrUnavailable) {
+	switch {
+	case errors.Is(err, errInterrupted):
+		return exitInterrupted
+	case errors.Is(err, libvirt.ErrUnavailable):
 		return exitUnavailable
 	}
 	switch connect.CodeOf(err) {
