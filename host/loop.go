@@ -30,6 +30,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.tick()
 
 	h, err := d.opt.Driver.Host(ctx)
+	if ctx.Err() != nil {
+		return d.stop() // of what a daemon before it left
+	}
 	if err != nil {
 		return fmt.Errorf("read host: %w", err)
 	}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -64,5 +65,27 @@ func TestAStopKeepsWhatIsNotedAndNotTakenInIfToldTo(t *testing.T) {
 	r.stop()
 	if got := r.limit(id, gnomon.CPU); got != 100 {
 		t.Errorf("CPU limit %d", got)
+	}
+}
+
+// One that is stopped while it starts is no failure, and does the same.
+func TestAStopWhileItStarts(t *testing.T) {
+	for onExit, want := range map[string]int64{"restore": hypervisor.Unlimited, "keep": 100} {
+		r := newRig(t)
+		id := lowered(t, r)
+		r.daemon = nil
+		r.configure(map[string]string{"onExit": onExit})
+		d, err := New(r.opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if err := d.Run(ctx); err != nil {
+			t.Errorf("onExit %s: %v", onExit, err)
+		}
+		if got := r.limit(id, gnomon.CPU); got != want {
+			t.Errorf("onExit %s: CPU limit %d, want %d", onExit, got, want)
+		}
 	}
 }

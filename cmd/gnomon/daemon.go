@@ -134,9 +134,10 @@ type hostParts struct {
 	pressure pressure.Source
 	whyNot   error // a better one
 	lock     io.Closer
+	recorder *recording.Writer // nil without --record
+	clean    func()            // tells the guard that the daemon stopped cleanly
 	accel    string
 	launcher *shadow.Launcher
-	clean    func() // tells the guard that the daemon stopped cleanly
 }
 
 func (p *hostParts) close() {
@@ -148,6 +149,9 @@ func (p *hostParts) close() {
 	}
 	if p.pressure != nil {
 		p.pressure.Close()
+	}
+	if p.recorder != nil {
+		p.recorder.Close()
 	}
 	if p.lock != nil {
 		p.lock.Close()
@@ -216,17 +220,25 @@ func cpuTimes(s pressure.Source) func(gnomon.VMID) (int, time.Duration, time.Dur
 	}
 }
 
-// prepare takes the host for this daemon, which no other may have, and makes
-// its folders, and starts its guard. It touches no VM.
-func (p *hostParts) prepare(ctx context.Context, f *daemonFlags, log *slog.Logger) (err error) {
+// prepare takes the host for this daemon, which no other may have, makes its
+// folders and starts its guard. It touches no VM and takes no time.
+func (p *hostParts) prepare(f *daemonFlags, log *slog.Logger) (err error) {
 	if err := served(f.socket); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(f.runDir, 0o755); err != nil {
+		return fmt.Errorf("create run directory: %w", err)
 	}
 	if p.lock, err = host.Lock(f.stateDir); err != nil {
 		return err
 	}
 	if err := host.CheckState(f.stateDir); err != nil {
 		return err
+	}
+	if f.record != "" {
+		if p.recorder, err = recording.Create(f.record, recording.Options{}); err != nil {
+			return err
+		}
 	}
 	// Before anything that takes time: the guard of a daemon that died leaves
 	// when it sees the lock taken.
@@ -242,6 +254,12 @@ func (p *hostParts) prepare(ctx context.Context, f *daemonFlags, log *slog.Logge
 	if p.pressure != nil {
 		log.Info("source of onsets chosen", "pressure", p.pressure.Name(), "why", why)
 	}
+	return nil
+}
+
+// launch chooses the acceleration, which may take accelProbeTimeout, and begins
+// to make the template of shadows.
+func (p *hostParts) launch(ctx context.Context, f *daemonFlags, log *slog.Logger) (err error) {
 	p.accel = chooseAccel(ctx, f, log)
 	p.launcher, err = shadow.NewLauncher(shadow.Options{
 		Appliance: f.appliance, RunDir: filepath.Join(f.runDir, "shadows"), Accel: p.accel, Log: log,
@@ -254,19 +272,17 @@ func (p *hostParts) prepare(ctx context.Context, f *daemonFlags, log *slog.Logge
 }
 
 // runDaemon runs the host daemon until ctx ends.
-func runDaemon(ctx context.Context, f *daemonFlags, p *hostParts, deps daemonDeps) (err error) {
-	var rec *recording.Writer
-	if f.record != "" {
-		if rec, err = recording.Create(f.record, recording.Options{}); err != nil {
-			return err
-		}
-		defer rec.Close()
+func runDaemon(ctx context.Context, f *daemonFlags, p *hostParts, deps daemonDeps) error {
+	if err := p.launch(ctx, f, deps.log); err != nil {
+		return err
 	}
 	d, err := host.New(host.Options{
 		Name: f.name, Version: version, Accel: p.accel,
-		Driver: p.driver, Deployer: p.driver, Mover: p.driver, MigrationURI: f.migration, Pressure: p.pressure, PressureWhy: p.whyNot, Shadows: p.launcher, Select: p.sel, StateDir: f.stateDir,
+		Driver: p.driver, Deployer: p.driver, Mover: p.driver, MigrationURI: f.migration,
+		Pressure: p.pressure, PressureWhy: p.whyNot,
+		Shadows: p.launcher, Select: p.sel, StateDir: f.stateDir,
 		Servers: deps.servers, Writer: deps.writer, History: deps.history, HistoryURL: deps.historyURL,
-		Recorder: rec, Registry: deps.registry, Log: deps.log,
+		Recorder: p.recorder, Registry: deps.registry, Log: deps.log,
 	})
 	if err != nil {
 		return err
@@ -336,8 +352,11 @@ func chooseAccel(ctx context.Context, f *daemonFlags, log *slog.Logger) string {
 	if f.accel != "auto" {
 		return f.accel
 	}
+	log.Info("trying whether a guest boots under KVM", "at_most", accelProbeTimeout)
 	accel, why := shadow.ProbeAccel(ctx, f.appliance, accelProbeTimeout)
-	log.Info("acceleration chosen", "accel", accel, "why", why)
+	if ctx.Err() == nil { // else the trial told nothing, and the daemon stops
+		log.Info("acceleration chosen", "accel", accel, "why", why)
+	}
 	return accel
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -42,40 +44,45 @@ with the default parameters.`,
 		if err != nil {
 			return err
 		}
-		parts, err := connectHost(cmd.Context(), flags)
-		if err != nil {
-			return err
-		}
-		defer parts.close()
-		deps := daemonDeps{servers: servers, log: log, registry: prometheus.NewRegistry()}
-		url := *historyURL
-		var transport http.RoundTripper
-		if url == "" && len(servers.URLs) > 0 {
-			url = hostlink.BaseURL(servers.URLs[0]) + "/history"
-			transport = hostlink.NewHTTPClient(servers.TLS()).Transport
-		}
-		if url != "" {
-			if deps.history, err = history.New(url, transport); err != nil {
-				return usageError{fmt.Errorf("--history-url: %w", err)}
-			}
-			deps.historyURL = url
-		}
-		if err := parts.prepare(cmd.Context(), flags, log); err != nil {
-			return err
-		}
-		if deps.history != nil {
-			if err := deps.openWriter(flags); err != nil {
-				return err
-			}
-			defer closeWriter(deps.writer, log)
-		}
-		return runDaemon(cmd.Context(), flags, parts, deps)
+		return runHost(cmd.Context(), flags, servers, *historyURL, log)
 	}
 	cmd.AddCommand(hostListCommand(), hostLabelCommand(),
 		hostCordonCommand("cordon", "Have no account placed on a host any more", true),
 		hostCordonCommand("uncordon", "Have accounts placed on a host again", false),
 		hostRemoveCommand(), hostJoinCommand(), hostRevokeCommand(), hostStatusCommand())
 	return cmd
+}
+
+// runHost runs the daemon alone. An empty address of the history means that of
+// the first server, if there is one.
+func runHost(ctx context.Context, flags *daemonFlags, servers hostlink.Servers, historyURL string, log *slog.Logger) (err error) {
+	parts, err := connectHost(ctx, flags)
+	if err != nil {
+		return err
+	}
+	defer parts.close()
+	deps := daemonDeps{servers: servers, log: log, registry: prometheus.NewRegistry()}
+	var transport http.RoundTripper
+	if historyURL == "" && len(servers.URLs) > 0 {
+		historyURL = hostlink.BaseURL(servers.URLs[0]) + "/history"
+		transport = hostlink.NewHTTPClient(servers.TLS()).Transport
+	}
+	if historyURL != "" {
+		if deps.history, err = history.New(historyURL, transport); err != nil {
+			return usageError{fmt.Errorf("--history-url: %w", err)}
+		}
+		deps.historyURL = historyURL
+	}
+	if err := parts.prepare(flags, log); err != nil {
+		return err
+	}
+	if deps.history != nil {
+		if err := deps.openWriter(flags); err != nil {
+			return err
+		}
+		defer closeWriter(deps.writer, log)
+	}
+	return runDaemon(ctx, flags, parts, deps)
 }
 
 // historyCloseTimeout is how long a stopping daemon tries to store what its

@@ -50,7 +50,7 @@ func runUp(ctx context.Context, flags *daemonFlags, srv *centralFlags, log *slog
 	if err != nil {
 		return err
 	}
-	if err := parts.prepare(ctx, flags, log); err != nil {
+	if err := parts.prepare(flags, log); err != nil {
 		listener.Close()
 		return err
 	}
