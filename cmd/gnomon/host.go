@@ -30,7 +30,6 @@ with the default parameters.`,
 		Example: `  gnomon host
   gnomon host --server https://mgmt-1:7070,https://mgmt-2:7070
   gnomon host --vms 'web-*,db-*'`,
-		Args: exactArgs(),
 	}
 	flags := addDaemonFlags(cmd)
 	server := cmd.Flags().String("server", envOr("GNOMON_SERVER", ""), "addresses of the management servers, with commas between (env GNOMON_SERVER; default: those that the host joined, or none)")

@@ -83,32 +83,53 @@ Start with "gnomon up" on a host that runs libvirt.`,
 	add("use", topCommand(), vmCommand(), shadowCommand(), accountCommand(), configCommand(), applyCommand(), diffCommand(), adviseCommand(), historyCommand(), loginCommand(), logoutCommand(), accessCommand(), auditCommand())
 	add("more", applianceCommand(), forecastCommand(), labCommand(), recordCommand(), replayCommand(), versionCommand())
 	root.AddCommand(guardCommand())
-	refuseUnknown(root)
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	refuseUnknown(root)
 	return root
 }
 
-// refuseUnknown has the commands that only hold others refuse arguments, which
-// are misspelt commands, and print their help without any.
+// refuseUnknown has the commands that hold others refuse arguments, which are
+// misspelt commands, and those that only hold others print their help; help
+// refuses misspelt commands too.
 func refuseUnknown(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
 	for _, sub := range cmd.Commands() {
 		refuseUnknown(sub)
 	}
-	if cmd.Runnable() {
-		return
-	}
-	cmd.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return nil
+	if cmd.Name() == "help" {
+		cmd.Run, cmd.RunE = nil, func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err == nil && len(rest) > 0 {
+				err = unknownCommand(about, rest)
+			}
+			if err != nil {
+				return err
+			}
+			return about.Help()
 		}
-		message := fmt.Sprintf("unknown command %q; see %q", args[0], cmd.CommandPath()+" --help")
-		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-			message += "; did you mean " + strings.Join(like, " or ") + "?"
-		}
-		return usageError{errors.New(message)}
 	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	if cmd.HasSubCommands() {
+		cmd.Args = unknownCommand
+	}
+	if !cmd.Runnable() {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+}
+
+// unknownCommand returns an error that names the first argument, if there is one,
+// and the commands that it may have been meant to be.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = ", did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return usagef("unknown command %q%s; see %q", args[0], hint, cmd.CommandPath()+" --help")
 }
 
 // usageError marks an error of the command line itself.

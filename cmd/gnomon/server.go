@@ -27,7 +27,6 @@ loopback address it serves without TLS, to root and its own user.`,
   gnomon server --etcd-endpoints http://etcd-1:2379,http://etcd-2:2379 --history-url http://mimir:9009/prometheus
   gnomon server --etcd-endpoints https://etcd-1:2379 --etcd-cacert ca.pem --etcd-cert gnomon.pem --etcd-key gnomon.key \
     --etcd-username gnomon --etcd-password-file /etc/gnomon/etcd-password`,
-		Args: exactArgs(),
 	}
 	flags := addCentralFlags(cmd)
 	var level, format string

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestMisspeltCommands(t *testing.T) {
+	_, fails := commands(t)
+	for line, want := range map[string]string{
+		"vms":                 `unknown command "vms", did you mean vm?; see "gnomon --help"`,
+		"vm lss":              `unknown command "lss", did you mean ls?; see "gnomon vm --help"`,
+		"lab comapre":         `did you mean compare?`,
+		"nothing-like-it":     `unknown command "nothing-like-it"; see "gnomon --help"`,
+		"host lss":            `did you mean ls?`,
+		"help vms":            `did you mean vm?`,
+		"help vm lss":         `see "gnomon vm --help"`,
+		"completion basch":    `did you mean bash?`,
+		"server token nosuch": `see "gnomon server token --help"`,
+	} {
+		fails(exitUsage, want, strings.Fields(line)...)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	run, _ := commands(t)
+	for _, line := range []string{"help vm show", "vm show --help"} {
+		if out := run(strings.Fields(line)...); !strings.Contains(out, "gnomon vm show VM [flags]") {
+			t.Errorf("gnomon %s printed:\n%s", line, out)
+		}
+	}
+	for _, line := range []string{"", "help", "--help"} {
+		if out := run(strings.Fields(line)...); !strings.Contains(out, "Run it:") {
+			t.Errorf("gnomon %s printed:\n%s", line, out)
+		}
+	}
+}
