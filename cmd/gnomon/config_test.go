@@ -141,7 +141,11 @@ func TestManagementCommands(t *testing.T) {
 		{"config get -o yaml", "want table or json", exitUsage},
 		{"config schema", "monitoringInterval      1s", 0},
 		{"account ls --server 127.0.0.1:7070", "want an address like http://", exitUsage},
-		{"account ls --server http://127.0.0.1:1", "refused", exitUnavailable},
+		{"account ls --server http://127.0.0.1:1", `reach the server at http://127.0.0.1:1: connect: connection refused: start it with "gnomon up" or "gnomon server", or name its address with --server`, exitUnavailable},
+		{"account ls --server unix:///nowhere/server.sock", "no such file or directory: start it with", exitUnavailable},
+		{"login --server http://127.0.0.1:1", "reach the server at http://127.0.0.1:1: connect: connection refused", exitUnavailable},
+		{"history query up --history-url http://127.0.0.1:1", "name its address with --history-url", exitUnavailable},
+		{"vm ls --socket /nowhere/host.sock", `no host daemon at /nowhere/host.sock: start it with "gnomon up" or "gnomon host", or name its socket with --socket`, exitUnavailable},
 	} {
 		out, err := gnomonCommand(strings.Fields(tc.line)...)
 		code := 0

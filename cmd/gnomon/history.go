@@ -219,7 +219,7 @@ func historyError(err error) error {
 	case errors.Is(err, figure.ErrNoHistory):
 		return connect.NewError(connect.CodeNotFound, err)
 	case errors.As(err, &network):
-		return connect.NewError(connect.CodeUnavailable, err)
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf(`%w: start it with "gnomon up" or "gnomon server", or name its address with --history-url`, err))
 	case errors.As(err, &answer) && answer.Type == prom.ErrBadData:
 		return usageError{err}
 	}

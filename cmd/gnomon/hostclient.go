@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
@@ -22,12 +23,12 @@ func hostClient(socket string) hostpbconnect.HostServiceClient {
 // dialError says what to do about a socket that cannot be reached.
 func dialError(socket string, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("no host daemon at %s", socket)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no host daemon at %s: start it with \"gnomon up\" or \"gnomon host\", or name its socket with --socket", socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no permission to use %s: run as root, or as a member of the socket's group", socket)
 	}
-	return fmt.Errorf("host daemon at %s: %w", socket, err)
+	return fmt.Errorf("reach the host daemon at %s: %w", socket, err)
 }
 
 // completeVMs completes the names of VMs.

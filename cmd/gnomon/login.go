@@ -175,7 +175,7 @@ func logIn(ctx context.Context, server, fleet string, tell io.Writer) (*login, e
 	defer cancel()
 	how, err := serverpbconnect.NewAccessServiceClient(l.client(), server).DescribeLogin(asking, connect.NewRequest(&serverpb.DescribeLoginRequest{}))
 	if err != nil {
-		return nil, err
+		return nil, unreached(server, err)
 	}
 	if l.Issuer, l.Client, l.Scopes = how.Msg.GetIssuer(), how.Msg.GetClientId(), how.Msg.GetScopes(); l.Issuer == "" {
 		return nil, usagef("the server %s has no provider of identities: have it started with --oidc-issuer, or use a token (gnomon access create)", server)

@@ -166,14 +166,10 @@ func exitCode(err error) int {
 	return exitFailure
 }
 
-// explain returns err as one message for people: RPC codes are dropped and an
-// unreachable peer tells what to do.
+// explain returns err as one message for people, without the codes of RPC.
 func explain(err error) string {
 	var rpc *connect.Error
 	if errors.As(err, &rpc) {
-		if rpc.Code() == connect.CodeUnavailable {
-			return rpc.Message() + "; is the daemon running? start it with \"gnomon up\", or name its address"
-		}
 		return strings.Replace(err.Error(), rpc.Error(), rpc.Message(), 1)
 	}
 	return err.Error()

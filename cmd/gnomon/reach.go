@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"connectrpc.com/connect"
 	"github.com/gnomon-vm/gnomon/server/hostlink"
 	"github.com/gnomon-vm/gnomon/server/trust"
 )
@@ -86,6 +88,24 @@ func reach(address string) (client *http.Client, base string, err error) {
 	client = hostlink.NewHTTPClient(how)
 	client.Transport = withToken{client.Transport, *token}
 	return client, address, nil
+}
+
+// unreached says what to do where err is that nobody answers at a server's
+// address, or somebody whom nothing vouches for.
+func unreached(address string, err error) error {
+	var dial *net.OpError
+	var unknown *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &unknown):
+		err = fmt.Errorf("trust the server at %s: %w: a login or a token says which fleet it has to be of: \"gnomon login\", or %s", address, unknown.Err, tokenFileEnv)
+	case !errors.As(err, &dial) || dial.Op != "dial":
+		return err
+	case errors.Is(err, fs.ErrPermission):
+		err = fmt.Errorf("reach the server at %s: %w: run as root", address, dial.Err)
+	default:
+		err = fmt.Errorf("reach the server at %s: %w: start it with \"gnomon up\" or \"gnomon server\", or name its address with --server", address, dial.Err)
+	}
+	return connect.NewError(connect.CodeUnavailable, err)
 }
 
 func loopback(address string) bool {

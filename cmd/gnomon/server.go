@@ -77,7 +77,7 @@ func call[C any](ctx context.Context, limit time.Duration, address string, servi
 	defer client.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return f(ctx, service(client, base))
+	return unreached(address, f(ctx, service(client, base)))
 }
 
 // serverNames completes names that the management server knows.
