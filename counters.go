@@ -5,6 +5,10 @@ import "time"
 // Unlimited is the amount that stands for "no limit is set".
 const Unlimited = int64(-1)
 
+// UnboundedCapacity stands for a host's capacity that neither the machine nor
+// the operator tells: large enough never to bind, small enough to add up.
+const UnboundedCapacity = int64(1) << 50
+
 // Limits are a VM's limits as found, per resource; Unlimited where none is set.
 type Limits [NumResources]int64
 

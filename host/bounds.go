@@ -68,10 +68,6 @@ func policyOf(p config.Parameters) gnomon.Policy {
 		Adopt: p.OnOverride == config.Adopt}
 }
 
-// unboundedCapacity stands for a capacity that neither the machine nor the
-// operator tells: large enough never to bind, small enough to add up.
-const unboundedCapacity = int64(1) << 50
-
 // hostReserve is the memory kept for the host itself.
 const hostReserve = int64(1) << 30
 
@@ -87,7 +83,7 @@ func capacityOf(h hypervisor.Host, p config.Parameters, shadows int64) gnomon.Re
 			total = p.Capacity[r]
 		}
 		if total == 0 {
-			c[r] = unboundedCapacity
+			c[r] = gnomon.UnboundedCapacity
 			continue
 		}
 		c[r] = total / 100 * p.OvercommitPercent[r]

@@ -96,7 +96,7 @@ func TestCapacity(t *testing.T) {
 	if want := int64(7<<30/100*100 - 256<<20); c[gnomon.Memory] != want {
 		t.Errorf("memory: %d, want %d", c[gnomon.Memory], want)
 	}
-	if c[gnomon.Disk] != unboundedCapacity {
+	if c[gnomon.Disk] != gnomon.UnboundedCapacity {
 		t.Errorf("disk: %d, want no bound", c[gnomon.Disk])
 	}
 }

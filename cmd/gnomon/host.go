@@ -115,26 +115,33 @@ func hostStatusCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		s, w := res.Msg, cmd.OutOrStdout()
 		if asJSON {
-			return printProto(w, s)
+			return printProto(cmd.OutOrStdout(), res.Msg)
 		}
-		fmt.Fprintf(w, "Host:        %s\nVersion:     %s\nAccel:       %s\nHypervisor:  %s\nServer:      %s\nHistory:     %s\nRunning for: %s\nCPU time:    %s\nMemory:      %s\nPressure:    %s\n\n",
-			s.GetHost(), s.GetVersion(), s.GetAccel(), s.GetHypervisor(), s.GetServer(), s.GetHistory(),
-			time.Since(time.Unix(0, s.GetStartedUnixNano())).Round(time.Second),
-			time.Duration(s.GetCpuNs()).Round(10*time.Millisecond), gnomon.Format(gnomon.Memory, s.GetMemoryBytes()),
-			pressureText(s.GetPressure()))
-		var rows [][]string
-		for r := range gnomon.AllResources() {
-			f := func(a *hostpb.Amounts) string { return gnomon.Format(r, amountOf(a, r)) }
-			rows = append(rows, []string{r.String(), f(s.GetCapacity()), f(s.GetAllocated()), f(s.GetReserved()), f(s.GetFree())})
-		}
-		if err := printTable(w, []string{"resource", "capacity", "allocated", "reserved", "free"}, rows); err != nil {
-			return err
-		}
-		return printQuotas(w, s.GetQuotas())
+		return printStatus(cmd.OutOrStdout(), res.Msg)
 	})
 	return cmd
+}
+
+func printStatus(w io.Writer, s *hostpb.StatusResponse) error {
+	fmt.Fprintf(w, "Host:        %s\nVersion:     %s\nAccel:       %s\nHypervisor:  %s\nServer:      %s\nHistory:     %s\nRunning for: %s\nCPU time:    %s\nMemory:      %s\nPressure:    %s\n\n",
+		s.GetHost(), s.GetVersion(), s.GetAccel(), s.GetHypervisor(), s.GetServer(), orDash(s.GetHistory()),
+		time.Since(time.Unix(0, s.GetStartedUnixNano())).Round(time.Second),
+		time.Duration(s.GetCpuNs()).Round(10*time.Millisecond), gnomon.Format(gnomon.Memory, s.GetMemoryBytes()),
+		pressureText(s.GetPressure()))
+	var rows [][]string
+	for r := range gnomon.AllResources() {
+		f := func(a *hostpb.Amounts) string { return gnomon.Format(r, amountOf(a, r)) }
+		row := []string{r.String(), f(s.GetCapacity()), f(s.GetAllocated()), f(s.GetReserved()), f(s.GetFree())}
+		if amountOf(s.GetCapacity(), r) == gnomon.UnboundedCapacity {
+			row[1], row[4] = "unbounded", "unbounded"
+		}
+		rows = append(rows, row)
+	}
+	if err := printTable(w, []string{"resource", "capacity", "allocated", "reserved", "free"}, rows); err != nil {
+		return err
+	}
+	return printQuotas(w, s.GetQuotas())
 }
 
 // printQuotas tells what accounts may have ahead of demand, and have.

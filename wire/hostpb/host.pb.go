@@ -69,7 +69,7 @@ type StatusResponse struct {
 	Server          string                 `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`         // "connected", "none" or why not
 	History         string                 `protobuf:"bytes,6,opt,name=history,proto3" json:"history,omitempty"`
 	StartedUnixNano int64                  `protobuf:"varint,7,opt,name=started_unix_nano,json=startedUnixNano,proto3" json:"started_unix_nano,omitempty"`
-	Capacity        *Amounts               `protobuf:"bytes,8,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Capacity        *Amounts               `protobuf:"bytes,8,opt,name=capacity,proto3" json:"capacity,omitempty"` // 2^50 where neither the machine nor the operator tells it
 	Allocated       *Amounts               `protobuf:"bytes,9,opt,name=allocated,proto3" json:"allocated,omitempty"`
 	Reserved        *Amounts               `protobuf:"bytes,10,opt,name=reserved,proto3" json:"reserved,omitempty"`
 	Free            *Amounts               `protobuf:"bytes,11,opt,name=free,proto3" json:"free,omitempty"`
