@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -32,6 +34,23 @@ func TestHelp(t *testing.T) {
 	for _, line := range []string{"", "help", "--help"} {
 		if out := run(strings.Fields(line)...); !strings.Contains(out, "Run it:") {
 			t.Errorf("gnomon %s printed:\n%s", line, out)
+		}
+	}
+}
+
+// full is a disk that has no room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// What could not be printed is told, whoever printed it.
+func TestOutputOnAFullDisk(t *testing.T) {
+	for _, line := range []string{"--help", "version", "config schema", "history rules"} {
+		root := rootCommand()
+		root.SetArgs(strings.Fields(line))
+		root.SetOut(full{})
+		if err := runCommand(t.Context(), root); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("gnomon %s: %v, want %v", line, err, syscall.ENOSPC)
 		}
 	}
 }

@@ -15,13 +15,34 @@ import (
 // errInterrupted is why a command ended that was told to stop before its end.
 var errInterrupted = errors.New("interrupted")
 
-// runCommand runs a command line.
+// runCommand runs a command line. It failed, too, if what it printed was not
+// written.
 func runCommand(ctx context.Context, root *cobra.Command) error {
+	out := &output{Writer: root.OutOrStdout()}
+	root.SetOut(out)
 	err := root.ExecuteContext(ctx)
 	if interrupted(ctx, err) {
 		return errInterrupted
 	}
+	if err == nil {
+		err = out.err
+	}
 	return err
+}
+
+// output keeps the first error of what is written.
+type output struct {
+	io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // interrupted tells whether err is that ctx ended.
