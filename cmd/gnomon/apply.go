@@ -88,7 +88,7 @@ func fleetCommand(cmd *cobra.Command, do func(context.Context, serverpbconnect.M
 	path := cmd.Flags().StringP("file", "f", "", "the file, in YAML or JSON; - for standard input")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *path == "" {
-			return usagef("want a file: -f fleet.yaml")
+			return usagef("-f is missing: name the file that says what the fleet should be, or - for standard input")
 		}
 		text, err := readFile(*path, input(cmd))
 		if err != nil {

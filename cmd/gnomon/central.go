@@ -87,6 +87,9 @@ func listenCentral(f *centralFlags) (net.Listener, error) {
 	if f.tls && f.open {
 		return nil, usagef("--tls and --insecure: want one of them, not both")
 	}
+	if _, _, err := net.SplitHostPort(f.listen); err != nil {
+		return nil, usagef("--listen %q: want ADDRESS:PORT, such as 127.0.0.1:7070", f.listen)
+	}
 	if f.socket == "" {
 		f.socket = filepath.Join(f.dataDir, serverSocket)
 	}

@@ -65,10 +65,10 @@ func TestLabCompareRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, args := range map[string][]string{
-		"want 2 argument(s)":                {dir},
-		"no such file":                      {dir, empty},
-		"outcomes.csv.gz: gzip: invalid":    {bad, dir},
-		`--format "yaml": want table or js`: {dir, dir, "--format", "yaml"},
+		"want BEFORE AFTER, got 1 argument;": {dir},
+		"no such file":                       {dir, empty},
+		"outcomes.csv.gz: gzip: invalid":     {bad, dir},
+		`--format "yaml": want table or js`:  {dir, dir, "--format", "yaml"},
 	} {
 		if _, err := execute(t, labCommand(), append([]string{"compare"}, args...)...); exitCode(err) != exitUsage || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)

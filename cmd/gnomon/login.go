@@ -78,10 +78,13 @@ func logoutCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			said := "logged out"
+			if err := os.Remove(path); errors.Is(err, fs.ErrNotExist) {
+				said = "nobody was logged in"
+			} else if err != nil {
 				return fmt.Errorf("log out: %w", err)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "logged out")
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
 			return err
 		},
 	}

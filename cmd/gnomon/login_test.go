@@ -96,8 +96,11 @@ func TestLogin(t *testing.T) {
 	}
 	t.Setenv(tokenFileEnv, "")
 
-	run("logout")
-	run("logout")
+	for _, want := range []string{"logged out\n", "nobody was logged in\n"} {
+		if out := run("logout"); out != want {
+			t.Errorf("logout printed %q, want %q", out, want)
+		}
+	}
 	fails(exitUnavailable, "certificate", "access", "whoami")
 }
 

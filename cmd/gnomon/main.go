@@ -57,7 +57,15 @@ func rootCommand() *cobra.Command {
 that is pushed its usage, forecasts its demand seconds ahead, and has CPU,
 memory, disk and network bandwidth ready before it asks.
 
-Start with "gnomon up" on a host that runs libvirt.`,
+Start with "gnomon up" on a host that runs libvirt.
+
+The exit code is 0, or
+  1    if it was tried and failed,
+  2    if the command line or a value is wrong, and nothing was tried,
+  3    if what was named does not exist,
+  4    if the daemon, the server or the hypervisor cannot be reached,
+  5    if the server does not know you, or you may not,
+  130  if it was told to stop before its end, as by Ctrl-C.`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -184,9 +192,16 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 		if len(names) == 0 {
 			return usagef("argument %q is not wanted; see %q", args[0], cmd.CommandPath()+" --help")
 		}
-		return usagef("want %d argument(s) (%s), got %d; see %q",
-			len(names), strings.Join(names, " "), len(args), cmd.CommandPath()+" --help")
+		return usagef("want %s, got %s; see %q", strings.Join(names, " "), counted(len(args), "argument"), cmd.CommandPath()+" --help")
 	}
+}
+
+// counted is a number of things in words.
+func counted(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // atLeastOne and atMostOne say how many arguments of a kind are wanted.
@@ -202,7 +217,7 @@ func atLeastOne(what string) cobra.PositionalArgs {
 func atMostOne(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > 1 {
-			return usagef("want at most one %s, got %d arguments; see %q", what, len(args), cmd.CommandPath()+" --help")
+			return usagef("want at most one %s, got %s; see %q", what, counted(len(args), "argument"), cmd.CommandPath()+" --help")
 		}
 		return nil
 	}

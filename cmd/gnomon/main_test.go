@@ -24,6 +24,12 @@ func TestMisspeltCommands(t *testing.T) {
 	}
 }
 
+func TestServerFlags(t *testing.T) {
+	_, fails := commands(t)
+	fails(exitUsage, `--listen "7070": want ADDRESS:PORT, such as 127.0.0.1:7070`, "server", "--listen", "7070")
+	fails(exitUsage, "want one of them, not both", "server", "--tls", "--insecure")
+}
+
 func TestHelp(t *testing.T) {
 	run, _ := commands(t)
 	for _, line := range []string{"help vm show", "vm show --help"} {

@@ -134,7 +134,7 @@ func recordLive(ctx context.Context, driver hypervisor.Driver, f *recordFlags, l
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(log, "recording %d VM(s) every %v into %s\n", len(vms), f.interval, f.out)
+	fmt.Fprintf(log, "recording %s every %v into %s\n", counted(len(vms), "VM"), f.interval, f.out)
 	r := &recorder{driver: driver, vms: vms, log: log}
 	err = r.run(ctx, f.interval, f.duration, c)
 	rows := 0
@@ -174,6 +174,9 @@ func pickMachines(machines []hypervisor.Machine, wanted []string) ([]hypervisor.
 			if m.ShadowOf == "" {
 				names = append(names, m.Name)
 			}
+		}
+		if len(names) == 0 {
+			return nil, notFoundf("no running VM is called %q: none runs", wanted[i])
 		}
 		return nil, notFoundf("no running VM is called %q; there are: %s", wanted[i], strings.Join(names, ", "))
 	}

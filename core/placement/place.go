@@ -155,6 +155,8 @@ func reason(best Host, fit []Host, r Request) string {
 		return "the account's warm shadow waits there; " + part
 	case fewestMates:
 		return fmt.Sprintf("it runs the fewest VMs of the account of %d hosts (%d); %s", len(fit), best.Mates, part)
+	case len(fit) == 1:
+		return "no other host may have it; " + part
 	}
 	return fmt.Sprintf("%s, the least of %d hosts", part, len(fit))
 }

@@ -35,7 +35,7 @@ func TestPlace(t *testing.T) {
 		"where the shadow waits":     {[]Host{host("a"), waits}, Request{Needs: needs}, "warm", "the account's warm shadow waits there", nil},
 		"apart from its like":        {[]Host{mate, host("z", 3000)}, Request{Needs: needs}, "z", "the fewest VMs of the account of 2 hosts (0)", nil},
 		"by name, if all is equal":   {[]Host{host("b"), host("a")}, Request{}, "a", "0% of it is in use", nil},
-		"by its labels":              {[]Host{host("a"), far}, Request{Needs: needs, Labels: map[string]string{"zone": "b"}}, "far", "the least of 1 hosts", nil},
+		"by its labels":              {[]Host{host("a"), far}, Request{Needs: needs, Labels: map[string]string{"zone": "b"}}, "far", "no other host may have it; ", nil},
 		"not where it is cordoned":   {[]Host{cordoned, host("z", 5000)}, Request{Needs: needs}, "z", "", nil},
 		"unless that is asked for":   {[]Host{cordoned, host("z")}, Request{Needs: needs, Host: "closed"}, "closed", "", nil},
 		"no room":                    {[]Host{host("a", 7000), host("b", 0, 14*gib)}, Request{Needs: needs}, "", "a has 1 core of cpu left and 2 cores is asked for; b has 2 GiB of memory left", ErrOverCapacity},
