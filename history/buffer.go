@@ -109,7 +109,8 @@ func (b *Buffer) put(seq uint64, batch []Point) (dropped int, err error) {
 	return dropped, nil
 }
 
-// write makes the file whole or not at all.
+// write makes the file whole or not at all. It does not wait for the disk: all that
+// a power cut takes are the latest points.
 func (b *Buffer) write(f buffered, text []byte) error {
 	temp := b.path(f) + tempSuffix
 	err := os.WriteFile(temp, text, 0o600)

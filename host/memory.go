@@ -14,6 +14,7 @@ import (
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/wire"
 	"github.com/gnomon-vm/gnomon/wire/agentpb"
+	"github.com/google/renameio/v2"
 )
 
 const (
@@ -53,7 +54,7 @@ func (a agentStates) keep(vm gnomon.VMID, state []byte) error {
 	if err := os.MkdirAll(a.dir, 0o700); err != nil {
 		return fmt.Errorf("keep state of agent: %w", err)
 	}
-	if err := writeFileAtomic(a.file(vm), state); err != nil {
+	if err := renameio.WriteFile(a.file(vm), state, 0o600, renameio.WithTempDir(a.dir)); err != nil {
 		return fmt.Errorf("keep state of agent: %w", err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/hypervisor"
+	"github.com/google/renameio/v2"
 )
 
 // stateFile is what survives a restart. It is written whole and atomically
@@ -77,8 +78,9 @@ func (s *stateFile) save() error {
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := writeFileAtomic(s.path, b); err != nil {
-		return fmt.Errorf("save state in %s: %w", filepath.Dir(s.path), err)
+	dir := filepath.Dir(s.path)
+	if err := renameio.WriteFile(s.path, b, 0o600, renameio.WithTempDir(dir)); err != nil {
+		return fmt.Errorf("save state in %s: %w", dir, err)
 	}
 	return nil
 }
@@ -181,25 +183,4 @@ func (s *stateFile) desired() desired { return s.data.Desired }
 func (s *stateFile) setDesired(d desired) error {
 	s.data.Desired = d
 	return s.save()
-}
-
-func writeFileAtomic(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }

@@ -1,51 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"encoding/csv"
-	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/gnomon-vm/gnomon/core/forecast"
 	"github.com/gnomon-vm/gnomon/trace"
 )
-
-// writeWhole has write fill the file called name, which is there only once it is
-// whole; or stdout where name is "-".
-func writeWhole(stdout io.Writer, name string, write func(io.Writer) error) error {
-	if name == "-" {
-		b := bufio.NewWriter(stdout)
-		if err := errors.Join(write(b), b.Flush()); err != nil {
-			return fmt.Errorf("write the result: %w", err)
-		}
-		return nil
-	}
-	// A device or a pipe cannot be replaced.
-	if st, err := os.Stat(name); err == nil && !st.Mode().IsRegular() {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return fmt.Errorf("write the result: %w", err)
-		}
-		return errors.Join(writeWhole(f, "-", write), f.Close())
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	b := bufio.NewWriter(f)
-	err = errors.Join(write(b), b.Flush(), f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, errors.Join(err, os.Remove(f.Name())))
-	}
-	return nil
-}
 
 // forecastWriter returns what writes the forecasts of the series.
 func forecastWriter(format string, series []trace.Series, forecasts []forecast.Forecast) func(io.Writer) error {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -179,15 +178,9 @@ func formatOf(out string) (chart.Format, error) {
 }
 
 func writeFigure(cmd *cobra.Command, f chart.Figure, format chart.Format, width, height int, out string) error {
-	if out == "-" {
-		return chart.Render(cmd.OutOrStdout(), f, format, width, height)
-	}
-	file, err := os.Create(out)
-	if err != nil {
-		return fmt.Errorf("write chart: %w", err)
-	}
-	if err := errors.Join(chart.Render(file, f, format, width, height), file.Close()); err != nil {
-		return errors.Join(err, os.Remove(out))
+	err := writeWhole(cmd.OutOrStdout(), out, func(w io.Writer) error { return chart.Render(w, f, format, width, height) })
+	if err != nil || out == "-" {
+		return err
 	}
 	_, err = fmt.Fprintln(cmd.ErrOrStderr(), "wrote "+out)
 	return err

@@ -16,6 +16,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/oauth2"
 
@@ -146,16 +147,8 @@ func (l *login) save() error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("keep login: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "login-*") // mode 0600
-	if err != nil {
+	if err := renameio.WriteFile(path, b, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("keep login: %w", err)
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("keep login: %w", errors.Join(err, os.Remove(f.Name())))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -62,11 +63,7 @@ func (c *condenser) save() error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(c.d.dir, progressFile)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return renameio.WriteFile(filepath.Join(c.d.dir, progressFile), b, 0o600, renameio.WithTempDir(c.d.dir))
 }
 
 // keepCondensed condenses until ctx ends.

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -89,7 +90,7 @@ func writeFile(path string, write func(io.Writer) error) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	w := bufio.NewWriter(f)
-	if err := errors.Join(write(w), w.Flush(), f.Close()); err != nil {
+	if err := cmp.Or(write(w), w.Flush(), f.Close()); err != nil { // the first: it is the writer's and the file's too
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
 	return nil

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 // Identity is a host's: its key, its certificate and its fleet, in a file that
@@ -81,20 +83,7 @@ func (i *Identity) save(d identityData) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(i.path), filepath.Base(i.path)+".*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write this host's identity: %w", err)
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), i.path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
+	if err := renameio.WriteFile(i.path, b, 0o600, renameio.WithTempDir(filepath.Dir(i.path))); err != nil {
 		return fmt.Errorf("write this host's identity: %w", err)
 	}
 	return nil
