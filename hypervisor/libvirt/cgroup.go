@@ -63,32 +63,33 @@ func findController(name string) cpuController {
 	return cpuController{}
 }
 
-// readQuota returns the quota and period in microseconds; the quota is -1 for none.
-func (c cpuController) readQuota() (quota, period int64, err error) {
+// readQuota returns the quota, which is -1 for none.
+func (c cpuController) readQuota() (q quota, err error) {
 	text, err := os.ReadFile(c.quota)
 	if err != nil {
-		return 0, 0, err
+		return q, err
 	}
 	fields := strings.Fields(string(text))
 	if c.period != "" {
 		if text, err = os.ReadFile(c.period); err != nil {
-			return 0, 0, err
+			return q, err
 		}
 		fields = append(fields, strings.Fields(string(text))...)
 	}
 	if len(fields) != 2 {
-		return 0, 0, fmt.Errorf("parse %s: %q", c.quota, fields)
+		return q, fmt.Errorf("parse %s: %q", c.quota, fields)
 	}
-	if period, err = strconv.ParseInt(fields[1], 10, 64); err != nil {
-		return 0, 0, fmt.Errorf("parse period: %w", err)
+	if q.Period, err = strconv.ParseInt(fields[1], 10, 64); err != nil {
+		return q, fmt.Errorf("parse period: %w", err)
 	}
 	if fields[0] == "max" {
-		return -1, period, nil
+		q.Quota = -1
+		return q, nil
 	}
-	if quota, err = strconv.ParseInt(fields[0], 10, 64); err != nil {
-		return 0, 0, fmt.Errorf("parse quota: %w", err)
+	if q.Quota, err = strconv.ParseInt(fields[0], 10, 64); err != nil {
+		return q, fmt.Errorf("parse quota: %w", err)
 	}
-	return quota, period, nil
+	return q, nil
 }
 
 // readTimes returns how many vCPUs there are, for how long they ran, and for

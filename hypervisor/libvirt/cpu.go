@@ -18,26 +18,17 @@ const minQuota = 1000
 // 20 rather than 10 in every 100.
 var periods = []int64{20_000, 40_000, 100_000}
 
-// bandwidth returns the quota of each vCPU and the period, in microseconds,
-// that together give all vCPUs the amount of millicores: the shortest period
-// that holds it exactly, else the longest.
-func bandwidth(amount int64, vcpus int) (quota, period int64) {
-	n := int64(vcpus)
-	for _, period = range periods {
-		quota = (amount*period + 500*n) / (1000 * n)
-		if quota >= minQuota && millicores(quota, period, vcpus) == amount {
-			return quota, period
+// quotaOf returns the quota that gives the amount of millicores: of the shortest
+// period that holds it exactly, else of the longest.
+func quotaOf(amount int64) (q quota) {
+	for _, q.Period = range periods {
+		q.Quota = (amount*q.Period + 500) / 1000
+		if q.Quota >= minQuota && q.amount(1) == amount {
+			return q
 		}
 	}
-	return max(quota, minQuota), period
-}
-
-// millicores is the inverse of bandwidth.
-func millicores(quota, period int64, vcpus int) int64 {
-	if quota <= 0 || period <= 0 {
-		return hypervisor.Unlimited
-	}
-	return (quota*1000*int64(vcpus) + period/2) / period
+	q.Quota = max(q.Quota, minQuota)
+	return q
 }
 
 // setCPU gives the vCPUs the amount to share, and at least the number of them that
@@ -60,11 +51,11 @@ func (d *Driver) setCPU(ctx context.Context, dm *domain, amount int64, terms hyp
 // or else asks libvirt now and then.
 func (d *Driver) cpuLimit(ctx context.Context, dm *domain) (int64, error) {
 	if dm.cpu != (cpuController{}) && !dm.shares() {
-		quota, period, err := dm.cpu.readQuota()
+		q, err := dm.cpu.readQuota()
 		if err != nil {
 			return 0, fmt.Errorf("read CPU quota: %w", err)
 		}
-		return millicores(quota, period, dm.vcpuCount()), nil
+		return q.amount(1), nil
 	}
 	if dm.why[gnomon.CPU] != "" {
 		return hypervisor.Unlimited, nil

@@ -17,6 +17,15 @@ type quota struct {
 	Period int64 `json:"period"`
 }
 
+// amount returns what so many that have the quota each may take together, in
+// millicores.
+func (q quota) amount(vcpus int) int64 {
+	if q.Quota <= 0 || q.Period <= 0 {
+		return hypervisor.Unlimited
+	}
+	return (q.Quota*1000*int64(vcpus) + q.Period/2) / q.Period
+}
+
 // quotas are those of a domain.
 type quotas struct {
 	VCPU quota `json:"vcpu,omitzero"` // of each vCPU
@@ -26,7 +35,7 @@ type quotas struct {
 // amount returns what the vCPUs may take together, in millicores, of which so
 // many are online.
 func (q quotas) amount(vcpus, online int) int64 {
-	each, all := millicores(q.VCPU.Quota, q.VCPU.Period, vcpus), millicores(q.All.Quota, q.All.Period, 1)
+	each, all := q.VCPU.amount(vcpus), q.All.amount(1)
 	if all == hypervisor.Unlimited {
 		return each
 	}
@@ -44,16 +53,14 @@ func (q quotas) amount(vcpus, online int) int64 {
 func (dm *domain) shares() bool { return dm.vcpuCount() > 1 || dm.elastic() }
 
 // limited returns the quotas by which the domain has the amount.
-func (dm *domain) limited(amount int64) (q quotas) {
+func (dm *domain) limited(amount int64) quotas {
 	if amount == hypervisor.Unlimited {
-		return q
+		return quotas{}
 	}
-	of := &q.VCPU
 	if dm.shares() {
-		of = &q.All
+		return quotas{All: quotaOf(amount)}
 	}
-	of.Quota, of.Period = bandwidth(amount, 1)
-	return q
+	return quotas{VCPU: quotaOf(amount)}
 }
 
 // original returns the quotas that the domain had, or if they do not make up the

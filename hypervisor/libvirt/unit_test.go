@@ -14,30 +14,24 @@ import (
 	"github.com/gnomon-vm/gnomon/hypervisor/shaper"
 )
 
-func TestBandwidth(t *testing.T) {
-	for _, c := range []struct {
-		amount        int64
-		vcpus         int
-		quota, period int64
-	}{
-		{1000, 1, 20_000, 20_000},
-		{100, 1, 2_000, 20_000},
-		{50, 1, 1_000, 20_000},
-		{49, 1, 1_960, 40_000}, // 980 µs of 20 ms are too few
-		{10, 1, 1_000, 100_000},
-		{3, 1, 1_000, 100_000}, // the least
-		{2500, 4, 12_500, 20_000},
+func TestQuotaOf(t *testing.T) {
+	for amount, want := range map[int64]quota{
+		1000: {20_000, 20_000},
+		100:  {2_000, 20_000},
+		50:   {1_000, 20_000},
+		49:   {1_960, 40_000}, // 980 µs of 20 ms are too few
+		10:   {1_000, 100_000},
+		3:    {1_000, 100_000}, // the least
+		2500: {50_000, 20_000},
 	} {
-		if quota, period := bandwidth(c.amount, c.vcpus); quota != c.quota || period != c.period {
-			t.Errorf("bandwidth(%d, %d) = %d of %d µs, want %d of %d", c.amount, c.vcpus, quota, period, c.quota, c.period)
+		if got := quotaOf(amount); got != want {
+			t.Errorf("quotaOf(%d) = %+v µs, want %+v", amount, got, want)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		vcpus := rapid.IntRange(1, 96).Draw(t, "vcpus")
-		amount := rapid.Int64Range(10*int64(vcpus), 1000*int64(vcpus)).Draw(t, "amount")
-		quota, period := bandwidth(amount, vcpus)
-		if got := millicores(quota, period, vcpus); got != amount || quota < minQuota || period > 100_000 {
-			t.Fatalf("%d millicores on %d vCPUs become %d: %d of %d µs", amount, vcpus, got, quota, period)
+		amount := rapid.Int64Range(10, 96_000).Draw(t, "amount")
+		if q := quotaOf(amount); q.amount(1) != amount || q.Quota < minQuota || q.Period > 100_000 {
+			t.Fatalf("%d millicores become %d: %+v µs", amount, q.amount(1), q)
 		}
 	})
 }
