@@ -24,6 +24,16 @@ import (
 // element of a namespace only.
 const Namespace = "https://gnomon.dev/xmlns/domain/1.0"
 
+// OwnNamespace is that of the element in a running VM's metadata that tells which
+// limits are its own, while gnomon has set others:
+//
+//	<own:limits cpu="2000" memory="1073741824" disk="unlimited" network="unlimited" vcpus="2">DETAIL</own:limits>
+//
+// CPU is in millicores, memory in bytes, the others are in bytes per second; the
+// detail is the driver's. It is where the limits are, in the live definition, and
+// goes with them.
+const OwnNamespace = "https://gnomon.dev/xmlns/own/1.0"
+
 // MaxBytes bounds a definition.
 const MaxBytes = 256 << 10
 

@@ -34,7 +34,7 @@ func newRig(t *testing.T) *rig {
 	r.agents = &agents{dir: r.dir, running: map[gnomon.VMID]*inProcess{}}
 	all, _ := ParseSelection("all")
 	r.opt = Options{
-		Name: "test-host", Version: "test", Accel: "tcg", Driver: sim, Shadows: r.agents, Select: all,
+		Name: "test-host", Version: "test", Accel: "tcg", Driver: sim, Noter: sim, Shadows: r.agents, Select: all,
 		StateDir: filepath.Join(r.dir, "state"), Log: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	clock := make(chan struct{})

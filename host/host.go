@@ -52,6 +52,9 @@ type Options struct {
 	Mover        hypervisor.Mover
 	MigrationURI string
 
+	// Noter has VMs carry their own limits to other hosts; nil where they do not.
+	Noter hypervisor.Noter
+
 	// Select chooses the VMs that are taken in without being enrolled.
 	Select Selection
 
@@ -109,6 +112,7 @@ type Daemon struct {
 	vms         map[gnomon.VMID]*vm
 	seen        map[gnomon.VMID]hypervisor.Machine
 	restoring   map[gnomon.VMID]bool   // released, their limits on the way back
+	noting      map[gnomon.VMID]bool   // being given their own limits to carry
 	shadows     map[string]*shadowVM   // by name
 	ending      map[gnomon.VMID]string // names of shadows told to end and still seen
 	desired     desired
@@ -157,6 +161,7 @@ func New(opt Options) (*Daemon, error) {
 		vms:         map[gnomon.VMID]*vm{},
 		seen:        map[gnomon.VMID]hypervisor.Machine{},
 		restoring:   map[gnomon.VMID]bool{},
+		noting:      map[gnomon.VMID]bool{},
 		ending:      map[gnomon.VMID]string{},
 		shadows:     map[string]*shadowVM{},
 		orders:      map[orderKey]*order{},

@@ -155,9 +155,11 @@ func (d *Daemon) found(m hypervisor.Machine) {
 		if !d.restoring[m.ID] { // else it is taken in with its own limits, after
 			d.takeIn(m)
 		}
-	case v != nil && !d.wanted(m):
+	case v == nil:
+		d.leave(m)
+	case !d.wanted(m):
 		d.release(v)
-	case v != nil:
+	default:
 		m.Original = v.machine.Original // as first found
 		v.machine = m
 		v.notice(m)
@@ -165,6 +167,7 @@ func (d *Daemon) found(m hypervisor.Machine) {
 		d.reconfigure(v)
 		d.renew(v)
 		d.takeBack(v)
+		d.note(v)
 	}
 }
 
@@ -189,6 +192,7 @@ func (d *Daemon) takeIn(m hypervisor.Machine) {
 		Allocation: allocationOf(m),
 	}})
 	d.follow(v)
+	d.note(v)
 	d.log.Info("VM taken in", "vm", m.Name, "id", m.ID, "policy", v.policyName(), "limits", limitNames(v.bounds.limits))
 }
 
@@ -256,7 +260,7 @@ func (d *Daemon) giveBack() {
 	for _, id := range slices.Sorted(maps.Keys(d.state.data.Originals)) {
 		m, running := d.seen[id]
 		switch {
-		case d.vms[id] != nil || d.restoring[id]:
+		case d.vms[id] != nil || d.restoring[id] || d.noting[id]:
 		case !running:
 			if err := d.state.forget(id); err != nil {
 				d.log.Warn("state not saved", "err", err)

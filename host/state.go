@@ -86,13 +86,16 @@ func (s *stateFile) save() error {
 }
 
 // original returns the limits to restore for a machine: those kept from before
-// a restart, or that came with it from another host, else those found now. They
-// are kept first.
+// a restart, or that came with it from another host, or that it carries itself,
+// else those found now. They are kept first.
 func (s *stateFile) original(m hypervisor.Machine) (hypervisor.Original, error) {
 	if o, ok := s.data.Originals[m.ID]; ok {
 		return o.Original, nil
 	}
 	o := original{Name: m.Name, Original: m.Original}
+	if m.Own != nil {
+		o.Original = *m.Own
+	}
 	due, comes := s.data.Expected[m.ID]
 	if comes { // the limits it has are those that gnomon set elsewhere
 		o.Original = due.Original

@@ -32,6 +32,14 @@ type Mover interface {
 	Move(ctx context.Context, id gnomon.VMID, to string) error
 }
 
+// Noter has VMs carry a note of their own limits.
+type Noter interface {
+	// Note has a running VM carry the limits that are its own, in place of those it
+	// carried before: Machine.Own tells of them on whatever host the VM is then.
+	// Restore takes the note away, and so does the VM's end.
+	Note(ctx context.Context, id gnomon.VMID, own Original) error
+}
+
 // Deployment is a VM that is to be started.
 type Deployment struct {
 	Definition string // with the name, the id and the order in it

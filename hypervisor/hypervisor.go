@@ -138,6 +138,10 @@ type Machine struct {
 	// balloon does not work yet, that of memory is what the definition says.
 	Original Original
 
+	// Own are the VM's own limits, as it carries them since a Noter noted them here
+	// or on another host; nil if it carries none.
+	Own *Original
+
 	// Presence is where the host's kernel sees the VM.
 	Presence Presence
 }

@@ -278,7 +278,7 @@ func runDaemon(ctx context.Context, f *daemonFlags, p *hostParts, deps daemonDep
 	}
 	d, err := host.New(host.Options{
 		Name: f.name, Version: version, Accel: p.accel,
-		Driver: p.driver, Deployer: p.driver, Mover: p.driver, MigrationURI: f.migration,
+		Driver: p.driver, Deployer: p.driver, Mover: p.driver, Noter: p.driver, MigrationURI: f.migration,
 		Pressure: p.pressure, PressureWhy: p.whyNot,
 		Shadows: p.launcher, Select: p.sel, StateDir: f.stateDir,
 		Servers: deps.servers, Writer: deps.writer, History: deps.history, HistoryURL: deps.historyURL,

@@ -135,6 +135,39 @@ func testGlance(t *testing.T, ctx context.Context, s Subject) {
 	}
 }
 
+// testNote has a VM carry its own limits until they are restored, with a driver
+// that can.
+func testNote(t *testing.T, ctx context.Context, s Subject) {
+	noter, ok := s.Driver.(hypervisor.Noter)
+	if !ok {
+		return
+	}
+	m := s.machine(t, ctx, s.VM)
+	if m.Own != nil {
+		t.Errorf("it carries %+v before any was noted", *m.Own)
+	}
+	limited, unlimited := m.Original, m.Original
+	limited.Limits[gnomon.Disk], limited.VCPUs, limited.Detail = 1234, 3, `{"a":"<&>"}`
+	unlimited.Limits[gnomon.CPU], unlimited.VCPUs, unlimited.Detail = hypervisor.Unlimited, 0, ""
+	for _, want := range []hypervisor.Original{limited, unlimited} {
+		if err := noter.Note(ctx, s.VM, want); err != nil {
+			t.Fatal(err)
+		}
+		if own := s.machine(t, ctx, s.VM).Own; own == nil || *own != want {
+			t.Errorf("it carries %+v, want %+v", own, want)
+		}
+	}
+	if err := s.Driver.Restore(ctx, s.VM, m.Original); err != nil {
+		t.Fatal(err)
+	}
+	if own := s.machine(t, ctx, s.VM).Own; own != nil {
+		t.Errorf("it carries %+v after they were restored", *own)
+	}
+	if err := noter.Note(ctx, s.Absent, limited); !errors.Is(err, hypervisor.ErrGone) {
+		t.Errorf("Note on an absent VM: %v, want ErrGone", err)
+	}
+}
+
 func testWatch(t *testing.T, ctx context.Context, s Subject) {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()

@@ -67,6 +67,7 @@ func Run(t *testing.T, factory func(t *testing.T) Subject) {
 		{"Unsupported", testUnsupported},
 		{"Gone", testGone},
 		{"Ended", testEnded},
+		{"Note", testNote},
 		{"Restore", testRestore},
 		{"Watch", testWatch},
 		{"Concurrent", testConcurrent},

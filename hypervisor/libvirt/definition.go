@@ -36,6 +36,7 @@ type definition struct {
 	deflates  bool // the guest may take memory back from the balloon
 	shadowOf  gnomon.VMID
 	account   string
+	own       *hypervisor.Original // the limits noted
 
 	// why tells for each resource why it cannot be limited; empty if it can as
 	// far as the definition goes.
@@ -122,7 +123,7 @@ func (def *definition) readMetadata(m *libvirtxml.DomainMetadata) error {
 		switch e := token.(type) {
 		case xml.StartElement:
 			depth++
-			if depth != 2 || e.Name.Space != Namespace {
+			if depth != 2 || e.Name.Space != Namespace && e.Name.Space != domainxml.OwnNamespace {
 				continue
 			}
 			depth--
@@ -138,6 +139,12 @@ func (def *definition) readMetadata(m *libvirtxml.DomainMetadata) error {
 }
 
 func (def *definition) readElement(dec *xml.Decoder, e xml.StartElement) error {
+	if e.Name.Space == domainxml.OwnNamespace {
+		var n note
+		err := dec.DecodeElement(&n, &e)
+		def.own = n.own()
+		return err
+	}
 	var v struct {
 		For     string `xml:"for,attr"`
 		Account string `xml:"account,attr"`

@@ -85,7 +85,7 @@ func (d *Driver) machine(ctx context.Context, dom lv.Domain) (hypervisor.Machine
 	if err != nil {
 		return m, err
 	}
-	m.ShadowOf, m.Account = dm.def.shadowOf, dm.def.account
+	m.ShadowOf, m.Account, m.Own = dm.def.shadowOf, dm.def.account, dm.def.own
 	m.Limits, m.Why = dm.limits, dm.why
 	m.Presence = d.presence(dm)
 	m.Online, m.MaxVCPUs = m.VCPUs, m.VCPUs

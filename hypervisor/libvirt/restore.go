@@ -11,7 +11,8 @@ import (
 )
 
 // Restore returns each limit that can be changed, and differs, to what original
-// says. It tries all of them even if one fails.
+// says. It tries all of them even if one fails, and if none does takes the note of
+// them away.
 //
 // Memory is never lowered below what the guest uses and a tenth; if nothing but
 // that is left to do, the error is hypervisor.ErrInUse. If it grows and the guest does not follow in time,
@@ -39,6 +40,9 @@ func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hyperviso
 		errs = append(errs, err)
 	}
 	err = errors.Join(errs...)
+	if err == nil && dm.def.own != nil {
+		err = d.setNote(ctx, dm, nil)
+	}
 	if err == nil {
 		err = inUse
 	}

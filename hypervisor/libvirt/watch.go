@@ -7,6 +7,7 @@ import (
 	lv "github.com/digitalocean/go-libvirt"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/domainxml"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 )
 
@@ -115,9 +116,15 @@ func (d *Driver) handle(event any) {
 		}
 		d.changes.publish(hypervisor.Change{Kind: kind, VM: idOf(e.Msg.Dom), Name: e.Msg.Dom.Name})
 	case *lv.DomainEventCallbackMetadataChangeMsg:
-		if len(e.Nsuri) == 1 && e.Nsuri[0] == Namespace {
+		if len(e.Nsuri) != 1 {
+			return
+		}
+		switch e.Nsuri[0] {
+		case Namespace:
 			d.relearn(e.Dom.UUID)
 			d.changes.resync()
+		case domainxml.OwnNamespace: // by this driver, or by somebody who can wait
+			d.relearn(e.Dom.UUID)
 		}
 	case *lv.DomainEventCallbackBalloonChangeMsg:
 		d.changes.publish(hypervisor.Change{Kind: hypervisor.Resized, VM: idOf(e.Msg.Dom), Name: e.Msg.Dom.Name})

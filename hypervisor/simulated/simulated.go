@@ -91,6 +91,7 @@ type Driver struct {
 
 var (
 	_ hypervisor.Driver = (*Driver)(nil)
+	_ hypervisor.Noter  = (*Driver)(nil)
 
 	errClosed = errors.New("the driver is closed")
 )
@@ -303,7 +304,25 @@ func (d *Driver) Restore(ctx context.Context, id gnomon.VMID, original hyperviso
 		}
 		errs = append(errs, err)
 	}
+	if v := d.find(id); v != nil && errors.Join(errs...) == nil {
+		v.own = nil
+	}
 	return errors.Join(errs...)
+}
+
+// Note has a VM carry its own limits.
+func (d *Driver) Note(ctx context.Context, id gnomon.VMID, own hypervisor.Original) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.usable(ctx); err != nil {
+		return err
+	}
+	v := d.find(id)
+	if v == nil {
+		return hypervisor.ErrGone
+	}
+	v.own = &own
+	return nil
 }
 
 // Close ends every Watch; the VMs are left as they are.

@@ -35,6 +35,9 @@ type Spec struct {
 	// memory the maximum.
 	Limits gnomon.Resources
 
+	// Own are the limits that it carries as its own when it starts, if any.
+	Own *hypervisor.Original
+
 	// NoBalloon, NoDisk and NoNetwork tell what the VM lacks.
 	NoBalloon, NoDisk, NoNetwork bool
 
@@ -69,6 +72,7 @@ type vm struct {
 	limited hypervisor.Limits // memory's is unused
 	size    int64             // memory the guest has
 	target  int64             // memory it was told to have
+	own     *hypervisor.Original
 
 	backlog [gnomon.NumResources]float64 // in unit-seconds
 	total   Totals
@@ -106,7 +110,7 @@ func (d *Driver) AddVM(spec Spec) error {
 	if d.find(spec.ID) != nil {
 		return fmt.Errorf("add VM %s: it is there already", spec.ID)
 	}
-	v := &vm{spec: spec, added: d.now, nextStats: d.now.Add(d.opts.StatsPeriod)}
+	v := &vm{spec: spec, own: spec.Own, added: d.now, nextStats: d.now.Add(d.opts.StatsPeriod)}
 	for r := range gnomon.AllResources() {
 		if v.limited[r] = spec.Limits[r]; v.limited[r] == 0 {
 			v.limited[r] = hypervisor.Unlimited
@@ -194,7 +198,7 @@ func (v *vm) machine() hypervisor.Machine {
 	m := hypervisor.Machine{
 		ID: v.spec.ID, Name: v.spec.Name, ShadowOf: v.spec.ShadowOf, Account: v.spec.Account,
 		VCPUs: v.spec.VCPUs, Online: v.spec.VCPUs, MaxVCPUs: max(v.spec.Most, v.spec.VCPUs),
-		Paused: v.paused, Limits: v.spec.limits(),
+		Paused: v.paused, Limits: v.spec.limits(), Own: v.own,
 	}
 	m.Original.VCPUs = v.spec.VCPUs
 	m.Max[gnomon.CPU] = int64(v.spec.VCPUs) * 1000
