@@ -29,7 +29,7 @@ func TestDeploy(t *testing.T) {
 	s := newSystem(t, "-d", "none")
 	daemon := s.up(t)
 	account, name := mine+"-acme", mine+"-d1"
-	g, definition := newGuest(t, s.dir, name, "", "", true)
+	g, definition := newGuest(t, s.dir, name, "", "", diskOf(s.dir, name))
 	s.ok(t, "config", "set", "onTermination=suspend")
 	s.ok(t, "account", "create", account)
 	warm := ""

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/domainxml"
 	"github.com/gnomon-vm/gnomon/wire/hostpb"
 )
 
@@ -67,6 +69,7 @@ func TestSeveralHosts(t *testing.T) {
 		{"the server is cut off from all, and killed", f.serverAway},
 		{"a host about to be short is told of, and relieved", f.relieve},
 		{"what was advised is taken back", f.takeBack},
+		{"somebody else moves the VM", f.moveByHand},
 		{"all of it stops", f.stop},
 	} {
 		begun := time.Now()
@@ -149,8 +152,7 @@ func (f *fleetTest) deploy(t *testing.T) {
 		}
 		return nil
 	})
-	// libvirt moves no VM whose disk is a file of this machine.
-	g, definition := newGuest(f.whose, f.network.dir, mine+"-v", "", "", false)
+	g, definition := newGuest(f.whose, f.network.dir, mine+"-v", "", "", f.network.sharedDisk(f.whose))
 	f.vm, f.at = g, f.nodes[1]
 	v := decode[deployView](t, f.must(t, "vm", "deploy", "-f", definition, "--account", f.account, "-o", "json"))
 	if v.Host != "n2" || !v.Warm || v.ID != g.id {
@@ -327,9 +329,22 @@ func (f *fleetTest) relieve(t *testing.T) {
 	}
 }
 
-// arrived checks that the VM is on a host whole: at work, with its account, its own
-// limits and what its shadow learned.
+// arrived checks that the VM is on a host whole, with what its shadow learned.
 func (f *fleetTest) arrived(t *testing.T, host string) {
+	t.Helper()
+	f.settled(t, host)
+	if err := f.at.keptState(f.vm.id); err != nil {
+		t.Errorf("what its shadow learned: %v", err)
+	}
+	log, err := os.ReadFile(f.at.path("daemon.log"))
+	if err != nil || !strings.Contains(string(log), "ready for a VM from another host") || strings.Contains(string(log), "learned_bytes=0") {
+		t.Errorf("the log of %s has no VM that came with what its shadow learned (%v)", host, err)
+	}
+}
+
+// settled checks that the VM is on another host than before: at work, with its
+// account and its own limits.
+func (f *fleetTest) settled(t *testing.T, host string) {
 	t.Helper()
 	from := f.at
 	for _, h := range f.nodes {
@@ -346,13 +361,6 @@ func (f *fleetTest) arrived(t *testing.T, host string) {
 	f.openGuest(t)
 	within(t, bootLimit, "its agent forecasts on "+host, func() error { return f.at.served(f.vm.name) })
 	f.vm.undisturbed(t)
-	if err := f.at.keptState(f.vm.id); err != nil {
-		t.Errorf("what its shadow learned: %v", err)
-	}
-	log, err := os.ReadFile(f.at.path("daemon.log"))
-	if err != nil || !strings.Contains(string(log), "ready for a VM from another host") || strings.Contains(string(log), "learned_bytes=0") {
-		t.Errorf("the log of %s has no VM that came with what its shadow learned (%v)", host, err)
-	}
 	v, err := f.at.vm(f.vm.name)
 	if err != nil || v.GetAccount() != f.account || v.GetId() != f.vm.id {
 		t.Errorf("on %s it is %v, %v", host, v, err)
@@ -405,6 +413,27 @@ func (f *fleetTest) takeBack(t *testing.T) {
 	}
 }
 
+// moveByHand has libvirt move the VM, to the host that never had it. Its own limits
+// go with it, for gnomon and for whoever asks libvirt.
+func (f *fleetTest) moveByHand(t *testing.T) {
+	limits := func() string { return f.at.virsh(t, "metadata", f.vm.name, "--uri", domainxml.OwnNamespace) }
+	before := limits()
+	if want := fmt.Sprintf(` memory="%d"`, f.own[gnomon.Memory]); !strings.Contains(before, want) {
+		t.Errorf("libvirt knows of the VM's own limits %s, want %s in it", before, want)
+	}
+	unseen := slices.IndexFunc(f.nodes, func(h *node) bool { return h.keptState(f.vm.id) != nil })
+	if unseen < 0 {
+		t.Fatal("all hosts have had the VM")
+	}
+	to := f.nodes[unseen]
+	f.at.virsh(t, "migrate", "--live", "--p2p", "--tunnelled", "--persistent", "--undefinesource", "--auto-converge",
+		f.vm.name, "qemu+tcp://"+to.address+"/system")
+	f.settled(t, to.name)
+	if after := limits(); after != before {
+		t.Errorf("it carried %s, and now %s", before, after)
+	}
+}
+
 func (f *fleetTest) stop(t *testing.T) {
 	if len(f.at.shadowProcesses()) == 0 {
 		t.Errorf("no process of a shadow is found on %s", f.at.name)
@@ -414,6 +443,9 @@ func (f *fleetTest) stop(t *testing.T) {
 	}
 	if state := f.at.virsh(t, "domstate", f.vm.name); strings.TrimSpace(state) != "running" {
 		t.Errorf("the VM is %s", state)
+	}
+	if text := f.at.virsh(t, "dumpxml", f.vm.name); strings.Contains(text, domainxml.OwnNamespace) {
+		t.Errorf("it is given back, and carries limits as its own: %s", text)
 	}
 	for _, h := range f.nodes {
 		if left := h.shadowProcesses(); len(left) > 0 {

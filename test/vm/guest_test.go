@@ -47,26 +47,32 @@ type guest struct {
 // into its metadata. It does not wait for the guest.
 func bootGuest(t *testing.T, dir, name, account, tap string) *guest {
 	t.Helper()
-	g, definition := newGuest(t, dir, name, account, tap, true)
+	g, definition := newGuest(t, dir, name, account, tap, diskOf(dir, name))
 	virsh(t, "create", definition)
 	g.open(t)
 	return g
 }
 
-// newGuest makes a guest's definition, and its disk if it is to have one, and
-// starts nothing.
-func newGuest(t *testing.T, dir, name, account, tap string, withDisk bool) (g *guest, definition string) {
+// diskOf is the file of a guest's disk.
+func diskOf(dir, name string) string { return filepath.Join(dir, name+".img") }
+
+func makeDisk(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, diskBytes); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newGuest makes a guest's definition, and its disk, a file, if it is to have one,
+// and starts nothing. A disk that is a device is there already.
+func newGuest(t *testing.T, dir, name, account, tap, disk string) (g *guest, definition string) {
 	t.Helper()
 	g = &guest{name: name, id: uuid.NewString()}
-	disk := ""
-	if withDisk {
-		disk = filepath.Join(dir, name+".img")
-		if err := os.WriteFile(disk, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(disk, diskBytes); err != nil {
-			t.Fatal(err)
-		}
+	if disk != "" && !isDevice(disk) {
+		makeDisk(t, disk)
 	}
 	definition = filepath.Join(dir, name+".xml")
 	if err := os.WriteFile(definition, []byte(g.definition(t, dir, account, tap, disk)), 0o600); err != nil {
@@ -78,6 +84,8 @@ func newGuest(t *testing.T, dir, name, account, tap string, withDisk bool) (g *g
 	})
 	return g, definition
 }
+
+func isDevice(disk string) bool { return strings.HasPrefix(disk, "/dev/") }
 
 func (g *guest) definition(t *testing.T, dir, account, tap, disk string) string {
 	t.Helper()
@@ -95,7 +103,7 @@ func (g *guest) definition(t *testing.T, dir, account, tap, disk string) string 
 		devices.Disks = []libvirtxml.DomainDisk{{
 			Device: "disk",
 			Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw", Cache: "none", IO: "threads"},
-			Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: disk}},
+			Source: diskSource(disk),
 			Target: &libvirtxml.DomainDiskTarget{Dev: "vda", Bus: "virtio"},
 		}}
 	}
@@ -131,6 +139,13 @@ func (g *guest) definition(t *testing.T, dir, account, tap, disk string) string 
 		t.Fatal(err)
 	}
 	return text
+}
+
+func diskSource(disk string) *libvirtxml.DomainDiskSource {
+	if isDevice(disk) {
+		return &libvirtxml.DomainDiskSource{Block: &libvirtxml.DomainDiskSourceBlock{Dev: disk}}
+	}
+	return &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: disk}}
 }
 
 // open connects to the guest's channel and follows its reports.

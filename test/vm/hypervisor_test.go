@@ -72,7 +72,7 @@ func TestHypervisorFaults(t *testing.T) {
 // startBare starts a guest without a disk, which libvirt moves anywhere.
 func (f *faultTest) startBare(t *testing.T, name string) *guest {
 	t.Helper()
-	g, definition := newGuest(t, f.dir, name, "", "", false)
+	g, definition := newGuest(t, f.dir, name, "", "", "")
 	virsh(t, "create", definition)
 	g.open(t)
 	return g
@@ -80,7 +80,7 @@ func (f *faultTest) startBare(t *testing.T, name string) *guest {
 
 func (f *faultTest) startMute(t *testing.T, name string) *guest {
 	t.Helper()
-	g, definition := newGuest(t, f.dir, name, "", "", false)
+	g, definition := newGuest(t, f.dir, name, "", "", "")
 	text, err := os.ReadFile(definition)
 	if err != nil {
 		t.Fatal(err)

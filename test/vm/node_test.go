@@ -54,6 +54,28 @@ func newNetwork(t *testing.T) *network {
 	return n
 }
 
+// sharedDisk makes a disk that all nodes have, as of a storage network: a device of
+// this machine's. The kernel takes it away when nobody has it open any more.
+func (n *network) sharedDisk(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(n.dir, "shared.img")
+	makeDisk(t, file)
+	out, err := exec.Command("losetup", "--show", "--find", file).Output()
+	if err != nil {
+		t.Fatal("make a device: ", err)
+	}
+	path := strings.TrimSpace(string(out))
+	held, err := os.Open(path)
+	if err != nil {
+		t.Error(err)
+	}
+	t.Cleanup(func() { held.Close() })
+	if out, err := exec.Command("losetup", "--detach", path).CombinedOutput(); err != nil {
+		t.Fatalf("losetup --detach %s: %v: %s", path, err, out)
+	}
+	return path
+}
+
 func ip(t *testing.T, args ...string) {
 	t.Helper()
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {

@@ -12,7 +12,7 @@ import (
 // by being given them, and has its own number again after the daemon.
 func TestVCPUsArePlugged(t *testing.T) {
 	s := newSystem(t, "-c", mine+"-c-*")
-	g, definition := newGuest(t, s.dir, mine+"-c-a", "", "", false)
+	g, definition := newGuest(t, s.dir, mine+"-c-a", "", "", "")
 	text, err := os.ReadFile(definition)
 	if err != nil {
 		t.Fatal(err)
