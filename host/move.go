@@ -27,7 +27,8 @@ const (
 var errNotHere = errors.New("the VM does not run here, or is not taken in")
 
 // describeMove tells what goes with a VM to another host: its own limits, which
-// are not those it has now; what its agent learned; and what it needs.
+// are not those it has now; what its agent learned; and what it needs. For
+// one that cannot be moved it tells why instead, before the other host knows of it.
 func (d *Daemon) describeMove(o *order, what *serverpb.Describe) {
 	id := gnomon.VMID(what.GetVm())
 	v := d.vms[id]
@@ -44,9 +45,16 @@ func (d *Daemon) describeMove(o *order, what *serverpb.Describe) {
 	h := &serverpb.Handover{Needs: amountsByName(needs), Limits: amountsByName(gnomon.Resources(own.Limits)), LimitsDetail: own.Detail, Vcpus: int64(own.VCPUs)}
 	d.busy++
 	go func() {
+		ctx, cancel := context.WithTimeout(d.ctx, applyTimeout)
+		defer cancel()
+		refused := d.opt.Mover.Movable(ctx, id)
 		state, err := d.states.recall(id)
 		d.post(func() {
 			d.busy--
+			if refused != nil {
+				d.carriedOut(o, failed(refused))
+				return
+			}
 			if err != nil {
 				d.log.Warn("a VM is moved without what its shadow learned", "vm", v.machine.Name, "err", err)
 			}

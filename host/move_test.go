@@ -14,9 +14,12 @@ import (
 
 // mover moves VMs off the simulated host, to nowhere.
 type mover struct {
-	sim *simulated.Driver
-	err error
+	sim    *simulated.Driver
+	err    error
+	pinned error // why nothing can be moved
 }
+
+func (m *mover) Movable(context.Context, gnomon.VMID) error { return m.pinned }
 
 func (m *mover) Move(_ context.Context, id gnomon.VMID, _ string) error {
 	if m.err != nil {
@@ -51,7 +54,14 @@ func TestVMMovesAway(t *testing.T) {
 		return err == nil && len(state) > 0
 	})
 
-	h := r.order(describeOrder("vm1")).GetHandover()
+	m.pinned = errors.New("its disk is a file of this host")
+	if out := r.order(describeOrder("vm1")); !strings.Contains(out.GetError(), m.pinned.Error()) || out.GetHandover() != nil {
+		t.Errorf("what goes with a VM that cannot be moved: %v", out)
+	}
+	m.pinned = nil
+	again := describeOrder("vm1")
+	again.Id = "describe-again"
+	h := r.order(again).GetHandover()
 	if h.GetLimits()["cpu"] != hypervisor.Unlimited || len(h.GetAgentState()) == 0 || h.GetNeeds()["memory"] < 300<<20 {
 		t.Errorf("with it go limits %v, %d bytes learned, needs %v", h.GetLimits(), len(h.GetAgentState()), h.GetNeeds())
 	}

@@ -25,6 +25,10 @@ type Deployer interface {
 
 // Mover moves VMs to other hosts.
 type Mover interface {
+	// Movable returns why a running VM cannot be moved to any other host, as far as
+	// this one can tell; nil if nothing is against it. It changes nothing.
+	Movable(ctx context.Context, id gnomon.VMID) error
+
 	// Move moves a running VM to the host whose hypervisor is at the address,
 	// while it runs, and returns when it runs there. After an error it runs where
 	// it was, unless the connection was lost midway. When ctx ends the move is

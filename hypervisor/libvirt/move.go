@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -20,6 +21,27 @@ const abortTimeout = 10 * time.Second
 // further port is used, and it is as safe as that connection. A guest that writes
 // faster than it is copied is slowed down rather than never moved.
 const moveFlags = lv.MigrateLive | lv.MigratePeer2peer | lv.MigrateTunnelled | lv.MigrateAutoConverge | lv.MigrateAbortOnError
+
+// Movable implements hypervisor.Mover. It has libvirt take the first step of a move,
+// which is to look at the definition, and no further one.
+func (d *Driver) Movable(ctx context.Context, id gnomon.VMID) error {
+	dm, err := d.lookup(ctx, id)
+	if err != nil {
+		return err
+	}
+	err = doOn(ctx, d, dm.live, func(l *lv.Libvirt) error {
+		_, _, err := l.DomainMigrateBegin3Params(dm.Domain, nil, uint32(lv.MigrateLive))
+		return err
+	})
+	var refused lv.Error
+	if errors.As(err, &refused) && refused.Code == uint32(lv.ErrMigrateUnsafe) {
+		err = fmt.Errorf("%w: its disks have to be on storage that both hosts have, such as NFS, Ceph or devices of a storage network, with cache='none'", err)
+	}
+	if err != nil {
+		return fmt.Errorf("move VM %s: %w", dm.Name, d.goneOr(ctx, dm.Domain, err))
+	}
+	return nil
+}
 
 // Move implements hypervisor.Mover. A VM whose definition this host keeps is kept
 // by the other from then on. Its disks have to be there, too.
