@@ -36,8 +36,12 @@ func needVM(t *testing.T) {
 	}
 }
 
-// testAppliance builds the agent and its appliance, once for all tests.
+// testAppliance builds the agent and its appliance, once for all tests, unless
+// GNOMON_TEST_APPLIANCE names one.
 var testAppliance = sync.OnceValues(func() (string, error) {
+	if dir := os.Getenv("GNOMON_TEST_APPLIANCE"); dir != "" {
+		return dir, nil
+	}
 	ctx := context.Background()
 	dir := filepath.Join("..", "build", "test-appliance")
 	if err := os.MkdirAll(dir, 0o755); err != nil {

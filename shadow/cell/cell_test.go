@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func start(t *testing.T, script string) (Cell, *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { out.Close() })
-	c := Cell(fmt.Sprintf("test-%d-%s", os.Getpid(), t.Name()))
+	c := Cell(fmt.Sprintf("test-%d-%s", os.Getpid(), strings.ReplaceAll(t.Name(), "/", "-")))
 	if err := c.Start(Command{Path: "/bin/sh", Args: []string{"-c", script}, Output: out}, Limits{CPU: 500, Memory: 64 << 20}); err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +108,47 @@ func TestCellIsFoundLimitedHaltedAndEnded(t *testing.T) {
 	if _, err := os.Stat(c.group("cpu")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its control group is left: %v", err)
 	}
+}
+
+// What a cell may take is all that it gets.
+func TestCellIsHeldToItsLimits(t *testing.T) {
+	t.Run("memory", func(t *testing.T) {
+		if b, err := os.ReadFile("/proc/swaps"); err == nil && strings.Count(string(b), "\n") > 1 {
+			t.Skip("this machine swaps what is too much")
+		}
+		c, out := start(t, "cat /dev/zero | tail -c 128M") // keeps that much, for ever
+		ended(t, c)
+		if b, err := os.ReadFile(out.Name()); err != nil || string(b) != "Killed\n" {
+			t.Errorf("it was to be killed, and said %.100q, %v", b, err)
+		}
+	})
+	t.Run("tasks", func(t *testing.T) {
+		c, out := start(t, fmt.Sprintf("i=0; while [ $i -lt %d ]; do sleep 1000 & i=$((i+1)); done; echo all run", maxTasks))
+		ended(t, c)
+		if b, err := os.ReadFile(out.Name()); err != nil || !strings.Contains(string(b), "fork") || strings.Contains(string(b), "all run") {
+			t.Errorf("it was to be refused a task, and said %.100q, %v", b, err)
+		}
+	})
+	t.Run("CPU", func(t *testing.T) {
+		c, _ := start(t, "while :; do :; done")
+		throttled := regexp.MustCompile(`(?m)^nr_throttled [1-9]`)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for late := time.After(time.Minute); ; {
+			stat, err := os.ReadFile(filepath.Join(c.group("cpu"), "cpu.stat"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if throttled.Match(stat) {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-late:
+				t.Fatalf("it was never throttled: %s", stat)
+			}
+		}
+	})
 }
 
 // A program that is killed while it starts a cell, before that is in the groups it

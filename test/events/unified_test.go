@@ -28,7 +28,7 @@ func TestUnifiedControlGroups(t *testing.T) {
 	dir := t.TempDir()
 	init, files := filepath.Join(dir, "init"), tools(t, "cat", "cut", "grep", "setpriv", "sh", "sleep", "tail", "true")
 	command(t, exec.Command("go", "build", "-o", init, "./testdata/unified"))
-	for name, folder := range map[string]string{"pressure": "../../pressure", "cell": "../../shadow/cell"} {
+	for name, folder := range map[string]string{"pressure": "../../pressure", "cell": "../../shadow/cell", "shadow": "../../shadow"} {
 		path := filepath.Join(dir, name)
 		command(t, exec.Command("go", "test", "-c", "-o", path, folder))
 		files["tests/"+name] = path
@@ -40,6 +40,15 @@ func TestUnifiedControlGroups(t *testing.T) {
 	tree, err := appliance.FetchKernel(t.Context(), filepath.Join(root, "build", "kernel"), t.Output())
 	if err != nil {
 		t.Fatal(err)
+	}
+	agent := filepath.Join(dir, "agent")
+	command(t, exec.Command("go", "build", "-ldflags=-s -w", "-o", agent, "../../cmd/gnomon-agent"))
+	of, err := appliance.Build(t.Context(), appliance.Options{KernelTree: tree, Init: agent, Out: filepath.Join(dir, "appliance")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{appliance.ManifestFile, appliance.KernelFile, appliance.InitrdFile, appliance.InitFile} {
+		files["appliance/"+name] = filepath.Join(of.Dir, name)
 	}
 	img, err := appliance.Build(t.Context(), appliance.Options{
 		KernelTree: tree, Init: init, Modules: []string{"veth"}, Files: files, Out: filepath.Join(dir, "guest")})
