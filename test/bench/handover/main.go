@@ -10,25 +10,17 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/test/bench/rig"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	runs := flag.Int("runs", 20, "runs of each mode, 1 or more")
 	only := flag.String("resources", "cpu,memory,disk,network", "resources to measure")
 	out := flag.String("json", "", "file for the figures as JSON")
-	flag.Parse()
-	if err := run(ctx, *runs, *only, *out); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-handover:", err)
-		os.Exit(1)
-	}
+	rig.Main("bench-handover", func(ctx context.Context) error { return run(ctx, *runs, *only, *out) })
 }
 
 func run(ctx context.Context, runs int, only, out string) (err error) {
@@ -62,10 +54,10 @@ func run(ctx context.Context, runs int, only, out string) (err error) {
 		rows = append(rows, took...)
 		printTable(os.Stdout, took)
 		if err != nil { // what was measured until then stands
-			return errors.Join(err, writeJSON(out, rows))
+			return errors.Join(err, rig.WriteJSON(out, rows))
 		}
 	}
-	return writeJSON(out, rows)
+	return rig.WriteJSON(out, rows)
 }
 
 // compare measures every mode. They take turns, so that what else the machine

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -57,18 +55,4 @@ func printTable(w io.Writer, rows []row) {
 	}
 	t.Flush()
 	fmt.Fprintln(w)
-}
-
-func writeJSON(path string, rows []row) error {
-	if path == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode figures: %w", err)
-	}
-	if err := os.WriteFile(path, append(b, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write figures: %w", err)
-	}
-	return nil
 }

@@ -5,30 +5,22 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"strconv"
-	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/gnomon-vm/gnomon/test/bench/rig"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	real := flag.String("real", "1,10,50", "numbers of real VMs")
-	simulated := flag.String("simulated", "1,10,50,200", "numbers of simulated VMs")
+	real, simulated := rig.Counts{1, 10, 50}, rig.Counts{1, 10, 50, 200}
+	flag.Var(&real, "real", "numbers of real VMs")
+	flag.Var(&simulated, "simulated", "numbers of simulated VMs")
 	window := flag.Duration("window", 20*time.Second, "how long each is measured")
 	out := flag.String("json", "", "file for the figures as JSON")
-	flag.Parse()
-	if err := run(ctx, *real, *simulated, *window, *out); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-host:", err)
-		os.Exit(1)
-	}
+	rig.Main("bench-host", func(ctx context.Context) error { return run(ctx, real, simulated, *window, *out) })
 }
 
 // cost is what one way of watching a number of VMs once a second takes.
@@ -43,21 +35,14 @@ type cost struct {
 	Memory int64 `json:"memory_bytes"` // the program's own, proportional
 }
 
-func run(ctx context.Context, real, simulated string, window time.Duration, out string) error {
+func run(ctx context.Context, real, simulated rig.Counts, window time.Duration, out string) error {
 	var costs []cost
 	defer func() { print(costs) }() // also what was measured before an error
 	for _, kind := range []struct {
-		counts  string
+		counts  rig.Counts
 		measure func(context.Context, int, time.Duration) ([]cost, error)
 	}{{simulated, onSimulated}, {real, onReal}} {
-		for text := range strings.SplitSeq(kind.counts, ",") {
-			if text == "" {
-				continue
-			}
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 1 {
-				return fmt.Errorf("%q VMs: want numbers of 1 or more", text)
-			}
+		for _, n := range kind.counts {
 			c, err := kind.measure(ctx, n, window)
 			costs = append(costs, c...)
 			if err != nil {
@@ -65,14 +50,7 @@ func run(ctx context.Context, real, simulated string, window time.Duration, out 
 			}
 		}
 	}
-	if out == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(costs, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(out, append(b, '\n'), 0o644)
+	return rig.WriteJSON(out, costs)
 }
 
 func print(costs []cost) {

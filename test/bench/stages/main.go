@@ -14,11 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -32,26 +28,17 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	vms := flag.String("vms", "1,10,50", "numbers of VMs")
+	vms := rig.Counts{1, 10, 50}
+	flag.Var(&vms, "vms", "numbers of VMs")
 	window := flag.Duration("window", 30*time.Second, "how long each is measured")
-	flag.Parse()
-	if err := run(ctx, *vms, *window); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-stages:", err)
-		os.Exit(1)
-	}
+	rig.Main("bench-stages", func(ctx context.Context) error { return run(ctx, vms, *window) })
 }
 
-func run(ctx context.Context, counts string, window time.Duration) error {
+func run(ctx context.Context, counts rig.Counts, window time.Duration) error {
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(out, "VMs\tstage\tn\tp50 ms\tp99 ms")
 	defer out.Flush() // also what was measured before an error
-	for text := range strings.SplitSeq(counts, ",") {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			return fmt.Errorf("-vms %q: want numbers of 1 or more, as 1,10,50", text)
-		}
+	for _, n := range counts {
 		stages, err := measure(ctx, n, window)
 		if err != nil {
 			return fmt.Errorf("%d VMs: %w", n, err)
