@@ -158,7 +158,7 @@ func accessCreateCommand(server *string) *cobra.Command {
 	role := cmd.Flags().String("role", "viewer", "viewer, operator or admin")
 	account := cmd.Flags().String("account", "", "the only account it sees (default: all)")
 	ttl := cmd.Flags().Duration("ttl", 0, "for how long it is good; 0 for no end")
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin"}, cobra.ShellCompDirectiveNoFileComp))
+	completeValues(cmd, "role", "viewer", "operator", "admin")
 	_ = cmd.RegisterFlagCompletionFunc("account", serverNames(server, accountNames))
 	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		if *ttl < 0 || *ttl > 0 && *ttl < time.Second {

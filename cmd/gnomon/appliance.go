@@ -62,6 +62,7 @@ needs. Does nothing where the result is there and its inputs are unchanged.`,
 	f.StringVar(&o.Init, "init", "", "static program that becomes init")
 	f.StringVar(&o.Out, "out", "", "directory for the result")
 	f.StringVar(&device, "for", "shadow", "what boots it: shadow (channel, balloon) or guest (disk and interface too)")
+	completeValues(cmd, "for", "shadow", "guest")
 	f.StringVar(&kernels, "kernels", "build/kernel", "directory that keeps the kernel package once it was fetched")
 	return cmd
 }

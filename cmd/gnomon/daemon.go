@@ -71,8 +71,8 @@ func addDaemonFlags(cmd *cobra.Command) *daemonFlags {
 	fl.StringVar(&f.buffer, "history-buffer", "1GiB", "how much of the history is kept on disk, in STATE-DIR/history, while the database is away")
 	fl.DurationVar(&f.grace, "guard-grace", 10*time.Second, "how long after the daemon's death its VMs get their own limits back, unless it returns; 0 for no guard")
 	addLogFlags(cmd, &f.logLevel, &f.logFormat)
-	_ = cmd.RegisterFlagCompletionFunc("pressure", cobra.FixedCompletions([]string{noPressure, pressure.Auto, pressure.EBPF, pressure.Perf, pressure.Sampling}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("accel", cobra.FixedCompletions([]string{"auto", "kvm", "tcg"}, cobra.ShellCompDirectiveNoFileComp))
+	completeValues(cmd, "pressure", noPressure, pressure.Auto, pressure.EBPF, pressure.Perf, pressure.Sampling)
+	completeValues(cmd, "accel", "auto", "kvm", "tcg")
 	return f
 }
 
@@ -100,6 +100,8 @@ func defaultAppliance() string {
 func addLogFlags(cmd *cobra.Command, level, format *string) {
 	cmd.Flags().StringVar(level, "log-level", "info", "debug, info, warn or error")
 	cmd.Flags().StringVar(format, "log-format", "text", "text or json")
+	completeValues(cmd, "log-level", "debug", "info", "warn", "error")
+	completeValues(cmd, "log-format", "text", "json")
 }
 
 func newLogger(level, format string) (*slog.Logger, error) {

@@ -37,7 +37,7 @@ log are in the output folder. It takes in no VM but its own.`,
 	f.StringVar(&o.LibvirtSocket, "libvirt-socket", demo.DefaultLibvirtSocket, "Unix socket of libvirtd")
 	f.StringVar(&o.Shadow, "appliance", defaultAppliance(), "folder of the shadow's kernel and initramfs")
 	f.StringVar(&o.Guest, "guest", defaultGuest(), "folder of the demo guest's kernel and initramfs")
-	_ = cmd.RegisterFlagCompletionFunc("accel", cobra.FixedCompletions([]string{"auto", "kvm", "tcg"}, cobra.ShellCompDirectiveNoFileComp))
+	completeValues(cmd, "accel", "auto", "kvm", "tcg")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		n, err := strconv.ParseFloat(*seconds, 64)
 		if err != nil || n < 0 || n > 1e6 {

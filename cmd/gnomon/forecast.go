@@ -62,6 +62,8 @@ instead, and prints how good each model was there.`,
 		Example: `  gnomon forecast --wide --season 24 --horizon 48 --quantiles 0.025,0.5,0.975 < series.csv > forecasts.csv
   gnomon forecast --horizon 60 --plot web.svg --output web-forecast.csv web.csv
   gnomon forecast --backtest --horizon 1,5,10,30,60 traces/`,
+		ValidArgsFunction: completeFiles,
+
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	fl := cmd.Flags()
@@ -76,12 +78,9 @@ instead, and prints how good each model was there.`,
 	fl.StringVar(&f.format, "format", "", "csv, json, or with --backtest table (default csv, with --backtest table)")
 	fl.StringVarP(&f.output, "output", "o", "-", "file to write, once it is whole; - for the standard output")
 	fl.StringVar(&f.plot, "plot", "", "also draw the forecasts into this file, by its ending .svg or .png (the first 12 series)")
-	complete := func(flag string, values ...string) {
-		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	}
-	complete("model", forecast.Models()...)
-	complete("format", "csv", "json", "table")
-	complete("season", "auto")
+	completeValues(cmd, "model", forecast.Models()...)
+	completeValues(cmd, "format", "csv", "json", "table")
+	completeValues(cmd, "season", "auto")
 	return cmd
 }
 

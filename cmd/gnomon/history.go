@@ -116,6 +116,7 @@ func historyPlotCommand(url *string) *cobra.Command {
 	cmd.Flags().StringVar(&out, "out", "", "file to write, by its ending .svg or .png; - is SVG to the standard output (default: VM.svg)")
 	cmd.Flags().IntVar(&width, "width", 0, "in pixels (default: by the number of VMs)")
 	cmd.Flags().IntVar(&height, "height", 0, "in pixels (default: by the number of resources)")
+	completeList(cmd, "resource", resourceNames()...)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		opts, err := plotOptions(args, resources, last, end)
 		if err != nil {

@@ -184,12 +184,12 @@ func TestLabRefuses(t *testing.T) {
 		`unknown resource "gpu"`:             {"run", "--traces", dir, "--out", out, "--resources", "gpu"},
 		"--half":                             {"run", "--traces", dir, "--out", out, "--half", "third"},
 		"--vms -1":                           {"run", "--traces", dir, "--out", out, "--vms", "-1"},
-		`--format "xml"`:                     {"run", "--traces", dir, "--out", out, "--format", "xml"},
+		`--output "xml"`:                     {"run", "--traces", dir, "--out", out, "-o", "xml"},
 		"it holds x.csv too":                 {"run", "--traces", dir, "--out", filepath.Join(dir, "a")},
 		"want BEFORE AFTER, got 1 argument;": {"compare", "a"},
 		`argument "a" is not wanted`:         {"run", "a"},
 		"read outcomes":                      {"compare", dir, dir},
-		`--format "yaml": want table`:        {"policies", "--format", "yaml"},
+		`--output "yaml": want table`:        {"policies", "--format", "yaml"},
 	} {
 		if _, err := execute(t, labCommand(), args...); exitCode(err) != exitUsage || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)
@@ -223,13 +223,6 @@ func TestProgramAnswers(t *testing.T) {
 	}
 	if _, err := startProgram(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a program that is not there started")
-	}
-}
-
-func TestCompletionOfLists(t *testing.T) {
-	got, _ := completeList([]string{"cpu", "memory", "disk"})(nil, nil, "disk,")
-	if strings.Join(got, " ") != "disk,cpu disk,memory" {
-		t.Errorf("got %v", got)
 	}
 }
 
@@ -270,7 +263,7 @@ func TestLabRun(t *testing.T) {
 	if err != nil || !strings.Contains(p, "0 of ") {
 		t.Errorf("a run differs from itself: %s, %v", p, err)
 	}
-	p, err = execute(t, labCommand(), "run", "--traces", dir, "--out", outs[0], "--policies", "control-last", "--resources", "memory", "--vms", "1", "--format", "json")
+	p, err = execute(t, labCommand(), "run", "--traces", dir, "--out", outs[0], "--policies", "control-last", "--resources", "memory", "--vms", "1", "-o", "json")
 	if err != nil || !strings.HasPrefix(p, "{") || strings.Contains(p, `"resource": "cpu"`) || !strings.Contains(p, `"resource": "memory"`) {
 		t.Errorf("%v: %s", err, p)
 	}

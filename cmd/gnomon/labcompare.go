@@ -21,14 +21,11 @@ the difference over resamples of the VMs, paired where both met the same VMs,
 leaves 0 out, or if only one of the two keeps the target.`,
 		Example: `  gnomon lab compare lab-before lab-after`,
 		Args:    exactArgs("BEFORE", "AFTER"),
+
+		ValidArgsFunction: completeFiles,
 	}
-	format := cmd.Flags().String("format", "table", "table or json")
 	all := cmd.Flags().Bool("all", false, "show also what did not change")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *format != "table" && *format != "json" {
-			return usagef("--format %q: want table or json", *format)
-		}
+	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		before, err := report.ReadOutcomes(args[0])
 		if err != nil {
 			return usageError{err}
@@ -41,8 +38,8 @@ leaves 0 out, or if only one of the two keeps the target.`,
 		if err != nil {
 			return err
 		}
-		return printChanges(cmd.OutOrStdout(), changes, *all, *format == "json")
-	}
+		return printChanges(cmd.OutOrStdout(), changes, *all, asJSON)
+	})
 	return cmd
 }
 

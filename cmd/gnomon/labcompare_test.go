@@ -68,7 +68,7 @@ func TestLabCompareRefuses(t *testing.T) {
 		"want BEFORE AFTER, got 1 argument;": {dir},
 		"no such file":                       {dir, empty},
 		"outcomes.csv.gz: gzip: invalid":     {bad, dir},
-		`--format "yaml": want table or js`:  {dir, dir, "--format", "yaml"},
+		`--output "yaml": want table or js`:  {dir, dir, "--output", "yaml"},
 	} {
 		if _, err := execute(t, labCommand(), append([]string{"compare"}, args...)...); exitCode(err) != exitUsage || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: got %v, want %q", args, err, want)

@@ -28,7 +28,6 @@ type labFlags struct {
 	seed                uint64
 	contention          bool
 	vpa                 string
-	format              string
 }
 
 func labRunCommand() *cobra.Command {
@@ -63,21 +62,16 @@ mem_total_bytes. "gnomon record" writes such folders.`,
 	fl.Uint64Var(&f.seed, "seed", 1, "decides all that is drawn")
 	fl.BoolVar(&f.contention, "contention", false, "have the VMs of a data set share hosts that cannot give all of them what they may have")
 	fl.StringVar(&f.vpa, "vpa", defaultVPA(), "the program that plays vpa and vpa-fast (\"make lab-vpa\"); without it there are none")
-	fl.StringVar(&f.format, "format", "table", "what is printed at the end: table or json")
-	complete := func(name string, values ...string) {
-		_ = cmd.RegisterFlagCompletionFunc(name, completeList(values))
-	}
-	complete("policies", namesOf(labPolicies(defaultVPA()))...)
-	complete("resources", resourceNames()...)
-	complete("format", "table", "json")
-	complete("half", "all", "choose", "report")
+	completeList(cmd, "policies", namesOf(labPolicies(defaultVPA()))...)
+	completeList(cmd, "resources", resourceNames()...)
+	completeValues(cmd, "half", "all", "choose", "report")
 	_ = cmd.MarkFlagDirname("traces")
 	_ = cmd.MarkFlagDirname("out")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runLab(cmd, f) }
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error { return runLab(cmd, f, asJSON) })
 	return cmd
 }
 
-func runLab(cmd *cobra.Command, f *labFlags) error {
+func runLab(cmd *cobra.Command, f *labFlags, asJSON bool) error {
 	knobs, err := f.check()
 	if err != nil {
 		return err
@@ -98,7 +92,7 @@ func runLab(cmd *cobra.Command, f *labFlags) error {
 	if err := r.Write(f.out); err != nil {
 		return err
 	}
-	if f.format == "json" {
+	if asJSON {
 		return printJSON(cmd.OutOrStdout(), viewReport(r, f.out))
 	}
 	return printReport(cmd.OutOrStdout(), r, f.out)
@@ -132,8 +126,6 @@ func (f *labFlags) check() (map[string][]float64, error) {
 		return nil, usagef("--vms %d: want 1 or more, or 0 for all", f.vms)
 	case f.half != "all" && f.half != "choose" && f.half != "report":
 		return nil, usagef("--half %q: want all, choose or report", f.half)
-	case f.format != "table" && f.format != "json":
-		return nil, usagef("--format %q: want table or json", f.format)
 	}
 	for _, name := range f.resources {
 		if _, err := gnomon.ParseResource(name); err != nil {
@@ -220,23 +212,6 @@ func resourceNames() []string {
 	return names
 }
 
-// completeList completes a comma-separated list of the values, each once.
-func completeList(values []string) cobra.CompletionFunc {
-	return func(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		before := ""
-		if i := strings.LastIndex(typed, ","); i >= 0 {
-			before = typed[:i+1]
-		}
-		var out []string
-		for _, v := range values {
-			if !slices.Contains(strings.Split(before, ","), v) {
-				out = append(out, before+v)
-			}
-		}
-		return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
-	}
-}
-
 // commandLine returns the command with the flags that were given, in the order
 // of their names.
 func commandLine(cmd *cobra.Command) string {
@@ -266,17 +241,12 @@ func labPoliciesCommand() *cobra.Command {
 		Short: "List the policies, what each is and where it comes from",
 		Args:  exactArgs(),
 	}
-	format := cmd.Flags().String("format", "table", "table or json")
-	_ = cmd.RegisterFlagCompletionFunc("format", completeList([]string{"table", "json"}))
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		switch *format {
-		case "json":
+	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
+		if asJSON {
 			return printJSON(cmd.OutOrStdout(), viewPolicies())
-		case "table":
-			return printPolicies(cmd.OutOrStdout())
 		}
-		return usagef("--format %q: want table or json", *format)
-	}
+		return printPolicies(cmd.OutOrStdout())
+	})
 	return cmd
 }
 

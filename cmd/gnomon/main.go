@@ -96,6 +96,7 @@ The exit code is 0, or
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	refuseUnknown(root)
+	completeNothing(root)
 	return root
 }
 

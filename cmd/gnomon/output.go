@@ -17,7 +17,7 @@ import (
 // whether JSON was asked for.
 func withOutput(cmd *cobra.Command, run func(cmd *cobra.Command, args []string, asJSON bool) error) {
 	output := cmd.Flags().StringP("output", "o", "table", "output format: table or json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	completeValues(cmd, "output", "table", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *output != "table" && *output != "json" {
 			return usagef("--output %q: want table or json", *output)

@@ -60,7 +60,7 @@ capacity in the manifest.`,
 		"with --from history: its address, below which /api/v1 is found (env GNOMON_HISTORY, or that of GNOMON_SERVER)")
 	fl.StringVar(&f.start, "start", "1h", "with --from history: a time (RFC 3339) or how long ago")
 	fl.StringVar(&f.end, "end", "0s", "with --from history: a time (RFC 3339) or how long ago")
-	_ = cmd.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"live", "history"}, cobra.ShellCompDirectiveNoFileComp))
+	completeValues(cmd, "from", "live", "history")
 	_ = cmd.MarkFlagDirname("out")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := f.check(cmd); err != nil {

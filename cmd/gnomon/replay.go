@@ -20,6 +20,8 @@ order of the files or folders given, and prints its decisions: always the same
 ones. A recording keeps the latest 16 files of 64 MiB; of an older VM's beginning
 nothing is known then, and it is left out.`,
 		Args: atLeastOne("folder or file of a recording"),
+
+		ValidArgsFunction: completeFiles,
 	}
 	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		var decisions []gnomon.Decision

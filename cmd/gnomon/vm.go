@@ -204,8 +204,13 @@ func vmRequestCommand(socket *string) *cobra.Command {
 standard path), or with --ahead as a pre-allocation that waits for the demand.`,
 		Example: `  gnomon vm request db-1 cpu 2
   gnomon vm request db-1 memory 4GiB --ahead 30s --lifetime 2m`,
-		Args:              exactArgs("VM", "RESOURCE", "LEVEL"),
-		ValidArgsFunction: completeVMs(socket, false),
+		Args: exactArgs("VM", "RESOURCE", "LEVEL"),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return resourceNames(), cobra.ShellCompDirectiveNoFileComp
+			}
+			return completeVMs(socket, false)(cmd, args, typed)
+		},
 	}
 	ahead := cmd.Flags().Duration("ahead", 0, "pre-allocate for a demand expected in this time")
 	lifetime := cmd.Flags().Duration("lifetime", time.Minute, "how long a pre-allocation may stand, at most 10m")
