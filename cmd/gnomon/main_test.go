@@ -12,7 +12,7 @@ func TestMisspeltCommands(t *testing.T) {
 	for line, want := range map[string]string{
 		"vms":                 `unknown command "vms", did you mean vm?; see "gnomon --help"`,
 		"vm lss":              `unknown command "lss", did you mean ls?; see "gnomon vm --help"`,
-		"lab comapre":         `did you mean compare?`,
+		"lab comp":            `did you mean compare?`,
 		"nothing-like-it":     `unknown command "nothing-like-it"; see "gnomon --help"`,
 		"host lss":            `did you mean ls?`,
 		"help vms":            `did you mean vm?`,
