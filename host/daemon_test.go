@@ -324,6 +324,22 @@ func TestRecordingReplays(t *testing.T) {
 	}
 }
 
+// A recording is worth most after a daemon that did not end it.
+func TestRecordingOfADaemonThatRuns(t *testing.T) {
+	r := newRig(t)
+	r.configure(nil)
+	dir := r.dir + "/rec"
+	rec, err := recording.Create(dir, recording.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Close()
+	r.opt.Recorder = rec
+	r.start()
+	r.add(web("vm1"))
+	r.eventually("a decision can be replayed", func() bool { return len(replayDir(t, dir)) > 0 })
+}
+
 func replayDir(t *testing.T, dir string) (decisions []gnomon.Decision) {
 	t.Helper()
 	files, err := recording.Files(dir)

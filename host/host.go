@@ -141,6 +141,7 @@ type Daemon struct {
 	queue        []orderKey // those that wait
 	carrying     *order     // the one under way
 	warmRetryAt  time.Time
+	unrecorded   bool      // the latest event is not in the recording
 	swept        time.Time // when old states of agents were last removed
 }
 

@@ -12,7 +12,7 @@ import (
 
 const (
 	// reconcileInterval is how often the host's machines are listed even if no
-	// event told of a change.
+	// event told of a change, and the most of a recording that a crash takes.
 	reconcileInterval = 5 * time.Second
 
 	// applyTimeout bounds one change of a limit. A guest may take seconds to
@@ -74,6 +74,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 			d.report()
 			d.settle()
 			d.writeBook()
+			if d.opt.Recorder != nil {
+				if err := d.opt.Recorder.Flush(); err != nil {
+					d.recorded(err)
+				}
+			}
 		case <-d.wake.C:
 			d.tick()
 			d.step(gnomon.Event{Tick: &gnomon.Tick{}})
@@ -95,9 +100,7 @@ func (d *Daemon) tick() {
 func (d *Daemon) step(e gnomon.Event) broker.Ready {
 	e.At = d.now
 	if d.opt.Recorder != nil {
-		if err := d.opt.Recorder.Write(e); err != nil {
-			d.metrics.recorderErrors.Inc()
-		}
+		d.recorded(d.opt.Recorder.Write(e))
 	}
 	began := time.Now()
 	ready := d.broker.Step(e)
@@ -119,6 +122,20 @@ func (d *Daemon) step(e gnomon.Event) broker.Ready {
 		d.wake.Reset(max(ready.WakeAt.Sub(d.now), time.Millisecond))
 	}
 	return ready
+}
+
+// recorded counts what went wrong with the recording, and tells of the first.
+func (d *Daemon) recorded(err error) {
+	switch {
+	case err != nil:
+		d.metrics.recorderErrors.Inc()
+		if !d.unrecorded {
+			d.log.Warn("events are not recorded", "err", err)
+		}
+	case d.unrecorded:
+		d.log.Info("events are recorded again")
+	}
+	d.unrecorded = err != nil
 }
 
 // decided keeps a decision where people and the history find it.

@@ -2,8 +2,10 @@ package recording
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -184,4 +186,51 @@ func FuzzRead(f *testing.F) {
 			_ = err
 		}
 	})
+}
+
+// What fails ends the file and not the recording.
+func TestWriterGoesOnAfterAnError(t *testing.T) {
+	for _, plain := range []bool{true, false} {
+		dir := filepath.Join(t.TempDir(), "recording")
+		w, err := Create(dir, Options{Plain: plain})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Write(event(0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		w.file.Close() // as a disk that fails
+		if err := errors.Join(w.Write(event(1)), w.Flush()); err == nil {
+			t.Errorf("plain %v: no error", plain)
+		}
+		away := dir + "-away"
+		if err := os.Rename(dir, away); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Write(event(2)); err == nil {
+			t.Errorf("plain %v: no error without a folder", plain)
+		}
+		if err := os.Rename(away, dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.Write(event(3)), w.Close()); err != nil {
+			t.Errorf("plain %v: afterwards: %v", plain, err)
+		}
+		files, err := Files(dir)
+		if err != nil || len(files) != 2 {
+			t.Fatalf("plain %v: files %v, %v", plain, files, err)
+		}
+		for i, want := range []int{0, 3} {
+			b, err := os.ReadFile(files[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := collect(t, bytes.NewReader(b)); err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], event(want)) {
+				t.Errorf("plain %v: file %d holds %+v, %v", plain, i, got, err)
+			}
+		}
+	}
 }

@@ -89,7 +89,8 @@ func Files(dir string) ([]string, error) {
 }
 
 // Write appends one event. It is on the disk after the next Flush, rotation or
-// Close.
+// Close. After an error the recording goes on in another file, as soon as one can
+// be written.
 func (w *Writer) Write(e gnomon.Event) error {
 	line, err := json.Marshal(e)
 	if err != nil {
@@ -104,17 +105,26 @@ func (w *Writer) Write(e gnomon.Event) error {
 		}
 	}
 	if _, err := w.out.Write(line); err != nil {
+		_ = w.closeFile() // it is the same error
 		return fmt.Errorf("write recording: %w", err)
 	}
 	w.bytes += int64(len(line))
 	return nil
 }
 
-// rotate closes the file, begins the next one and removes those too many.
+// rotate closes the file, begins the next one and, once that can be written,
+// removes those too many.
 func (w *Writer) rotate() error {
 	if err := w.closeFile(); err != nil {
 		return err
 	}
+	if err := w.begin(); err != nil {
+		return err
+	}
+	return w.prune()
+}
+
+func (w *Writer) begin() error {
 	name := fmt.Sprintf("events-%08d.jsonl", w.next)
 	if !w.opts.Plain {
 		name += ".gz"
@@ -123,13 +133,17 @@ func (w *Writer) rotate() error {
 	if err != nil {
 		return err
 	}
-	w.next++
 	w.file, w.out, w.bytes = f, f, 0
 	if !w.opts.Plain {
 		w.zip = gzip.NewWriter(f)
 		w.out = w.zip
+		if err := w.zip.Flush(); err != nil {
+			_ = w.closeFile() // it is the same error
+			return errors.Join(err, os.Remove(f.Name()))
+		}
 	}
-	return w.prune()
+	w.next++
+	return nil
 }
 
 func (w *Writer) prune() error {
@@ -154,6 +168,7 @@ func (w *Writer) Flush() error {
 		return nil
 	}
 	if err := w.zip.Flush(); err != nil {
+		_ = w.closeFile() // it is the same error
 		return fmt.Errorf("flush recording: %w", err)
 	}
 	return nil
