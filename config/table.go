@@ -66,7 +66,7 @@ var schema = []Key{
 		codec: duration(100*time.Millisecond, time.Hour, func(p *Parameters) *time.Duration { return &p.MonitoringInterval }),
 	}, {
 		Name: "historyRetentionPeriod", Type: "duration", Default: "15d", Example: "4w", Scopes: everywhere,
-		Doc:   "How long usage and decisions are retained in the embedded time-series database, for each VM as its own setting, host or account says. An external database has retention settings of its own, and this has no effect there.",
+		Doc:   "How long usage and decisions are retained in the embedded time-series database, for each VM as its own setting, host or account says. An external database has retention settings of its own, and this has an effect there only with --history-sweep.",
 		Range: "1h to 3650d",
 		codec: duration(time.Hour, 3650*day, func(p *Parameters) *time.Duration { return &p.HistoryRetentionPeriod }),
 	}, {
