@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/gnomon-vm/gnomon"
 	"github.com/gnomon-vm/gnomon/config"
 )
@@ -186,39 +188,31 @@ func (e Evaluation) jobs(policies []policy, hosts [][]*script) (jobs []job) {
 
 // playAll plays jobs on all cores. The results are in the jobs' order.
 func playAll(ctx context.Context, jobs []job, progress func(done, total int)) ([][]Outcome, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	results := make([][]Outcome, len(jobs))
-	var wait sync.WaitGroup
 	var lock sync.Mutex
-	next, done := 0, 0
-	for range min(runtime.GOMAXPROCS(0), len(jobs)) {
-		wait.Go(func() {
-			for {
-				lock.Lock()
-				i := next
-				next++
-				lock.Unlock()
-				if i >= len(jobs) || ctx.Err() != nil {
-					return
-				}
-				out, err := jobs[i].play(ctx)
-				if err != nil {
-					cancel(fmt.Errorf("policy %s at %v: %w", jobs[i].policy.Name, jobs[i].knob, err))
-					return
-				}
-				results[i] = out
-				lock.Lock()
-				done++
-				if progress != nil {
-					progress(done, len(jobs))
-				}
-				lock.Unlock()
+	done := 0
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(runtime.GOMAXPROCS(0))
+	for i, j := range jobs {
+		all.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
+			out, err := j.play(ctx)
+			if err != nil {
+				return fmt.Errorf("policy %s at %v: %w", j.policy.Name, j.knob, err)
+			}
+			results[i] = out
+			lock.Lock()
+			defer lock.Unlock()
+			done++
+			if progress != nil {
+				progress(done, len(jobs))
+			}
+			return nil
 		})
 	}
-	wait.Wait()
-	return results, context.Cause(ctx)
+	return results, all.Wait()
 }
 
 // play plays one policy at one setting on one host.

@@ -8,38 +8,32 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/term"
 )
 
 // inParallel calls work for 0 to n-1, on all cores, and returns what failed. It
 // starts no more work once something did or ctx is done.
 func inParallel(ctx context.Context, n int, p *progress, work func(i int) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	p.start(n)
 	defer p.finish()
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(n, runtime.GOMAXPROCS(0)) {
-		workers.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= n {
-					return
-				}
-				if err := work(i); err != nil {
-					cancel(err)
-					return
-				}
-				p.step()
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range n {
+		all.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
+			if err := work(i); err != nil {
+				return err
+			}
+			p.step()
+			return nil
 		})
 	}
-	workers.Wait()
-	return context.Cause(ctx)
+	return all.Wait()
 }
 
 // progress draws a bar on a terminal, and nothing elsewhere.
