@@ -148,7 +148,7 @@ func TestHostCommands(t *testing.T) {
 	fails(exitUsage, "--last 0: want 1 to 256", "vm", "explain", "web1", "--last", "0")
 	fails(exitUsage, "--ahead 2m0s: want 0 to --lifetime (1m0s)", "vm", "request", "web1", "cpu", "1", "--ahead", "2m")
 	fails(exitUsage, `unknown resource "gpu"`, "vm", "request", "web1", "gpu", "1")
-	fails(exitFailure, "request denied: the VM's policy heeds no proposals", "vm", "request", "web1", "cpu", "1", "--ahead", "5s")
+	fails(exitFailure, "request denied: its shadow is switched off (shadow.enabled), so nothing is reserved for it", "vm", "request", "web1", "cpu", "1", "--ahead", "5s")
 
 	if out := run("vm", "enroll", "db1"); out != "db1 is taken in\n" {
 		t.Errorf("enroll said %q", out)

@@ -60,7 +60,7 @@ func (b *Broker) proposed(p gnomon.Proposal) {
 func (m *machine) fault(p gnomon.Proposal) string {
 	switch {
 	case !m.policy.Shadow:
-		return "the VM's policy heeds no proposals"
+		return "its shadow is switched off (shadow.enabled), so nothing is reserved for it"
 	case p.Session != operator && (!m.attached || p.Session != m.session):
 		return "the session is not the one attached"
 	case p.Session != operator && p.Seq <= m.seq:
