@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -254,48 +253,6 @@ func accessFleetCommand(server *string) *cobra.Command {
 		},
 	}
 }
-
-// auditCommand is `gnomon audit`.
-func auditCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "audit",
-		Short: "Show who changed what and when",
-		Long: `Prints the log of changes of accounts, hosts, configuration and access, the latest
-first, with the values before and after. It is kept for 90 days.`,
-		Args: exactArgs(),
-	}
-	server := serverFlag(cmd)
-	last := cmd.Flags().Duration("last", 0, "only changes of this long (default: all)")
-	limit := cmd.Flags().Int32("limit", 50, "how many at most, 1 to 1000")
-	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
-		if *limit < 1 || *limit > 1000 {
-			return usagef("--limit %d: want 1 to 1000", *limit)
-		}
-		req := &serverpb.ListChangesRequest{PageSize: *limit}
-		if *last > 0 {
-			req.SinceUnixNano = time.Now().Add(-*last).UnixNano()
-		}
-		return callAccess(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.AccessServiceClient) error {
-			r, err := c.ListChanges(ctx, connect.NewRequest(req))
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return printProtoList(cmd.OutOrStdout(), r.Msg.GetChanges())
-			}
-			for _, change := range r.Msg.GetChanges() {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s  %s  %s\n", when(change.GetAtUnixNano()), change.GetWho(), change.GetWhat())
-				for _, d := range change.GetDifferences() {
-					fmt.Fprintf(cmd.OutOrStdout(), "    %s: %s → %s\n", d.GetKey(), orDash(oneLine(d.GetBefore())), orDash(oneLine(d.GetAfter())))
-				}
-			}
-			return nil
-		})
-	})
-	return cmd
-}
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // when prints a time; 0 is never.
 func when(unixNano int64) string {
