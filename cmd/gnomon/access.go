@@ -35,13 +35,14 @@ func joinTokenCreateCommand(server *string) *cobra.Command {
 		Args:    exactArgs(),
 	}
 	host := cmd.Flags().String("host", "", "the only name it is good for (default: any that is free)")
-	ttl := cmd.Flags().Duration("ttl", time.Hour, "for how long it is good, at most a week")
+	var ttl time.Duration
+	durationFlag(cmd.Flags(), &ttl, "ttl", time.Hour, "for how long it is good, at most a week")
 	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
-		if *ttl < time.Second {
-			return usagef("--ttl %v: want at least 1s", *ttl)
+		if ttl < time.Second {
+			return usagef("--ttl %v: want at least 1s", ttl)
 		}
 		return callAccess(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.AccessServiceClient) error {
-			r, err := c.CreateJoinToken(ctx, connect.NewRequest(&serverpb.CreateJoinTokenRequest{Host: *host, LifetimeSeconds: int64(*ttl / time.Second)}))
+			r, err := c.CreateJoinToken(ctx, connect.NewRequest(&serverpb.CreateJoinTokenRequest{Host: *host, LifetimeSeconds: int64(ttl / time.Second)}))
 			if err != nil {
 				return err
 			}
@@ -150,22 +151,23 @@ func accessCreateCommand(server *string) *cobra.Command {
 		Use:   "create NAME",
 		Short: "Print a token for a person or a program",
 		Example: `  gnomon access create alice --role operator > alice.token
-  gnomon access create grafana --role viewer --ttl 8760h
+  gnomon access create grafana --role viewer --ttl 365d
   gnomon access create acme-portal --account acme`,
 		Args: exactArgs("NAME"),
 	}
 	role := cmd.Flags().String("role", "viewer", "viewer, operator or admin")
 	account := cmd.Flags().String("account", "", "the only account it sees (default: all)")
-	ttl := cmd.Flags().Duration("ttl", 0, "for how long it is good; 0 for no end")
+	var ttl time.Duration
+	durationFlag(cmd.Flags(), &ttl, "ttl", 0, "for how long it is good; 0 for no end")
 	completeValues(cmd, "role", "viewer", "operator", "admin")
 	_ = cmd.RegisterFlagCompletionFunc("account", serverNames(server, accountNames))
 	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
-		if *ttl < 0 || *ttl > 0 && *ttl < time.Second {
-			return usagef("--ttl %v: want 0, or at least 1s", *ttl)
+		if ttl > 0 && ttl < time.Second {
+			return usagef("--ttl %v: want 0, or at least 1s", ttl)
 		}
 		return callAccess(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.AccessServiceClient) error {
 			r, err := c.CreateToken(ctx, connect.NewRequest(&serverpb.CreateTokenRequest{
-				Name: args[0], Role: *role, Account: *account, LifetimeSeconds: int64(*ttl / time.Second)}))
+				Name: args[0], Role: *role, Account: *account, LifetimeSeconds: int64(ttl / time.Second)}))
 			if err != nil {
 				return err
 			}

@@ -26,15 +26,16 @@ first, with the values before and after. It is kept for 90 days.`,
 		Args: exactArgs(),
 	}
 	server := serverFlag(cmd)
-	last := cmd.Flags().Duration("last", 0, "only changes of this long (default: all)")
+	var last time.Duration
+	durationFlag(cmd.Flags(), &last, "last", 0, "only changes of this long, like 12h or 7d (default: all)")
 	limit := cmd.Flags().Int32("limit", 50, "how many at most, 1 to 1000")
 	withOutput(cmd, func(cmd *cobra.Command, _ []string, asJSON bool) error {
 		if *limit < 1 || *limit > 1000 {
 			return usagef("--limit %d: want 1 to 1000", *limit)
 		}
 		req := &serverpb.ListChangesRequest{PageSize: *limit}
-		if *last > 0 {
-			req.SinceUnixNano = time.Now().Add(-*last).UnixNano()
+		if last > 0 {
+			req.SinceUnixNano = time.Now().Add(-last).UnixNano()
 		}
 		return callAccess(cmd.Context(), *server, func(ctx context.Context, c serverpbconnect.AccessServiceClient) error {
 			r, err := c.ListChanges(ctx, connect.NewRequest(req))

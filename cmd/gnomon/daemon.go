@@ -69,7 +69,7 @@ func addDaemonFlags(cmd *cobra.Command) *daemonFlags {
 	fl.StringVar(&f.pressure, "pressure", pressure.Auto, "how a VM's shortage is noticed ahead of its next sample: off, auto (the best this host allows), ebpf, perf or sampling")
 	fl.StringVar(&f.migration, "migration-uri", "", "where other hosts' libvirt reaches this one's, such as qemu+tls://node1/system, for VMs to be moved here (default: none are)")
 	fl.StringVar(&f.buffer, "history-buffer", "1GiB", "how much of the history is kept on disk, in STATE-DIR/history, while the database is away")
-	fl.DurationVar(&f.grace, "guard-grace", 10*time.Second, "how long after the daemon's death its VMs get their own limits back, unless it returns; 0 for no guard")
+	durationFlag(fl, &f.grace, "guard-grace", 10*time.Second, "how long after the daemon's death its VMs get their own limits back, unless it returns; 0 for no guard")
 	addLogFlags(cmd, &f.logLevel, &f.logFormat)
 	completeValues(cmd, "pressure", noPressure, pressure.Auto, pressure.EBPF, pressure.Perf, pressure.Sampling)
 	completeValues(cmd, "accel", "auto", "kvm", "tcg")
@@ -166,9 +166,6 @@ func connectHost(ctx context.Context, f *daemonFlags) (*hostParts, error) {
 	sel, err := host.ParseSelection(f.vms)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--vms: %w", err)}
-	}
-	if f.grace < 0 {
-		return nil, usagef("--guard-grace %v: want 0 or more", f.grace)
 	}
 	if _, err := f.bufferLimit(); err != nil {
 		return nil, err
@@ -386,7 +383,7 @@ func guardCommand() *cobra.Command {
 	var grace time.Duration
 	cmd.Flags().StringVar(&stateDir, "state-dir", "", "the daemon's state directory")
 	cmd.Flags().StringVar(&socket, "libvirt-socket", "", "Unix socket of libvirtd")
-	cmd.Flags().DurationVar(&grace, "grace", 10*time.Second, "how long to wait for the daemon's return")
+	durationFlag(cmd.Flags(), &grace, "grace", 10*time.Second, "how long to wait for the daemon's return")
 	addLogFlags(cmd, &level, &format)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		log, err := newLogger(level, format)

@@ -30,7 +30,7 @@ log are in the output folder. It takes in no VM but its own.`,
 	f := cmd.Flags()
 	seconds := f.String("seconds", envOr("DEMO_SECONDS", "0"), "how long to measure, 0 until Ctrl-C (env DEMO_SECONDS)")
 	o := demo.Options{}
-	f.DurationVar(&o.Warmup, "warmup", 0, "how long the workload runs before it is measured")
+	durationFlag(f, &o.Warmup, "warmup", 0, "how long the workload runs before it is measured")
 	f.Uint64Var(&o.Seed, "seed", 1, "decides the workload")
 	f.StringVar(&o.Accel, "accel", "auto", "acceleration: auto (tried by booting a guest), kvm or tcg")
 	f.StringVar(&o.Out, "out", "demo-out", "folder for the results")

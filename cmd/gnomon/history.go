@@ -56,7 +56,7 @@ func historyQueryCommand(url *string) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&start, "start", "", "from when: a time (RFC 3339) or how long ago, like 10m; without it the value at the end")
 	cmd.Flags().StringVar(&end, "end", "0s", "until when: a time (RFC 3339) or how long ago")
-	cmd.Flags().DurationVar(&step, "step", 0, "between values, at least 1ms (default: a hundredth of the time)")
+	durationFlag(cmd.Flags(), &step, "step", 0, "between values, at least 1ms (default: a hundredth of the time)")
 	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		c, err := openHistory(*url)
 		if err != nil {

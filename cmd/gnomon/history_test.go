@@ -101,7 +101,7 @@ func TestHistoryExitCodes(t *testing.T) {
 		{exitUsage, []string{"query"}},
 		{exitUsage, []string{"query", "up", "--start", "yesterday"}},
 		{exitUsage, []string{"query", "up", "--start", "1m", "--end", "2m"}},
-		{exitUsage, []string{"query", "up", "--start", "1m", "--step", "-1s"}},
+		{exitUsage, []string{"query", "up", "--start", "1m", "--step", "1us"}},
 		{exitUsage, []string{"query", "up", "--history-url", "nowhere"}},
 		{exitUnavailable, []string{"query", "up", "--history-url", "http://127.0.0.1:1/history"}},
 		{exitUsage, []string{"query", "sum("}},

@@ -30,6 +30,17 @@ func TestServerFlags(t *testing.T) {
 	fails(exitUsage, "want one of them, not both", "server", "--tls", "--insecure")
 }
 
+func TestDurations(t *testing.T) {
+	_, fails := commands(t)
+	t.Setenv("GNOMON_SERVER", "http://127.0.0.1:1")
+	for _, text := range []string{"7d", "2w", "36h", "1d12h"} {
+		fails(exitUnavailable, "reach the server", "audit", "--last", text)
+	}
+	for _, text := range []string{"7", "-1h", "soon"} {
+		fails(exitUsage, `for "--last" flag: want a duration with a unit, such as 500ms, 10s, 1h30m, 15d or 2w`, "audit", "--last", text)
+	}
+}
+
 func TestHelp(t *testing.T) {
 	run, _ := commands(t)
 	for _, line := range []string{"help vm show", "vm show --help"} {

@@ -7,8 +7,11 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
+	"github.com/gnomon-vm/gnomon/config"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 )
@@ -41,6 +44,28 @@ func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// durationFlag adds a flag that is a duration, 0 or more, written as parameters
+// are: also in days and weeks.
+func durationFlag(flags *pflag.FlagSet, to *time.Duration, name string, byDefault time.Duration, usage string) {
+	*to = byDefault
+	flags.Var((*duration)(to), name, usage)
+}
+
+type duration time.Duration
+
+// String implements pflag.Value.
+func (d *duration) String() string { return config.FormatDuration(time.Duration(*d)) }
+
+// Type implements pflag.Value.
+func (d *duration) Type() string { return "duration" }
+
+// Set implements pflag.Value.
+func (d *duration) Set(text string) error {
+	v, err := config.ParseDuration(text)
+	*d = duration(v)
+	return err
 }
 
 // envOr returns the environment variable's value, or def where it is empty.

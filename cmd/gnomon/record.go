@@ -52,8 +52,8 @@ capacity in the manifest.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.vms, "vm", nil, "name, ID or pattern like web-* of VMs to record; may be given several times")
 	fl.StringVar(&f.out, "out", "", "folder for the traces; those in it are kept")
-	fl.DurationVar(&f.interval, "interval", time.Second, "time between rows, 100ms to 1h")
-	fl.DurationVar(&f.duration, "duration", 0, "how long to record, 0 until Ctrl-C")
+	durationFlag(fl, &f.interval, "interval", time.Second, "time between rows, 100ms to 1h")
+	durationFlag(fl, &f.duration, "duration", 0, "how long to record, 0 until Ctrl-C")
 	fl.StringVar(&f.libvirt, "libvirt-socket", "", "Unix socket of libvirtd or virtqemud (default: the system's)")
 	fl.StringVar(&f.from, "from", "live", "live (the hypervisor) or history")
 	fl.StringVar(&f.historyURL, "history-url", defaultHistory(),
@@ -98,7 +98,7 @@ func (f *recordFlags) check(cmd *cobra.Command) error {
 	if f.interval < 100*time.Millisecond || f.interval > time.Hour {
 		return usagef("--interval %v: want 100ms to 1h", f.interval)
 	}
-	if f.duration < 0 || f.duration > 0 && f.duration < f.interval {
+	if f.duration > 0 && f.duration < f.interval {
 		return usagef("--duration %v: want at least the interval, or 0 until Ctrl-C", f.duration)
 	}
 	for _, name := range []string{"start", "end", "history-url"} {

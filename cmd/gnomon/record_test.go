@@ -229,7 +229,7 @@ func TestRecordFlags(t *testing.T) {
 		{"--vm", "a"},
 		{"--vm", "[", "--out", "x"},
 		{"--vm", "a", "--out", "x", "--interval", "1ms"},
-		{"--vm", "a", "--out", "x", "--duration", "-1s"},
+		{"--vm", "a", "--out", "x", "--duration", "500ms"},
 		{"--vm", "a", "--out", "x", "--interval", "10s", "--duration", "5s"},
 		{"--vm", "a", "--out", "x", "--from", "hearsay"},
 		{"--vm", "a", "--out", "x", "--start", "1h"},

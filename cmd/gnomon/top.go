@@ -23,11 +23,12 @@ func topCommand() *cobra.Command {
 		Args:  exactArgs(),
 	}
 	socket := socketFlag(cmd)
-	interval := cmd.Flags().Duration("interval", time.Second, "time between refreshes, at least 100ms")
+	var interval time.Duration
+	durationFlag(cmd.Flags(), &interval, "interval", time.Second, "time between refreshes, at least 100ms")
 	once := cmd.Flags().Bool("once", false, "print one table and end")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *interval < 100*time.Millisecond {
-			return usagef("--interval %v: want at least 100ms", *interval)
+		if interval < 100*time.Millisecond {
+			return usagef("--interval %v: want at least 100ms", interval)
 		}
 		client, w := hostClient(*socket), cmd.OutOrStdout()
 		if *once || !term.IsTerminal(int(os.Stdout.Fd())) {
@@ -40,7 +41,7 @@ func topCommand() *cobra.Command {
 			}
 			fmt.Fprint(w, "\x1b[H\x1b[2J", frame.String())
 			select {
-			case <-time.After(*interval):
+			case <-time.After(interval):
 			case <-cmd.Context().Done():
 				return nil
 			}

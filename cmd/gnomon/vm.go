@@ -212,8 +212,9 @@ standard path), or with --ahead as a pre-allocation that waits for the demand.`,
 			return completeVMs(socket, false)(cmd, args, typed)
 		},
 	}
-	ahead := cmd.Flags().Duration("ahead", 0, "pre-allocate for a demand expected in this time")
-	lifetime := cmd.Flags().Duration("lifetime", time.Minute, "how long a pre-allocation may stand, at most 10m")
+	var ahead, lifetime time.Duration
+	durationFlag(cmd.Flags(), &ahead, "ahead", 0, "pre-allocate for a demand expected in this time")
+	durationFlag(cmd.Flags(), &lifetime, "lifetime", time.Minute, "how long a pre-allocation may stand, at most 10m")
 	withOutput(cmd, func(cmd *cobra.Command, args []string, asJSON bool) error {
 		r, err := gnomon.ParseResource(args[1])
 		if err != nil {
@@ -224,12 +225,12 @@ standard path), or with --ahead as a pre-allocation that waits for the demand.`,
 			return usageError{err}
 		}
 		switch {
-		case *lifetime <= 0 || *lifetime > maxLifetime:
-			return usagef("--lifetime %v: want more than 0 and at most %v", *lifetime, maxLifetime)
-		case *ahead < 0 || *ahead > *lifetime:
-			return usagef("--ahead %v: want 0 to --lifetime (%v)", *ahead, *lifetime)
+		case lifetime == 0 || lifetime > maxLifetime:
+			return usagef("--lifetime %v: want more than 0 and at most %v", lifetime, maxLifetime)
+		case ahead > lifetime:
+			return usagef("--ahead %v: want 0 to --lifetime (%v)", ahead, lifetime)
 		}
-		verdict, got, reason, err := sendRequest(cmd, *socket, args[0], r, level, *ahead, *lifetime)
+		verdict, got, reason, err := sendRequest(cmd, *socket, args[0], r, level, ahead, lifetime)
 		if err != nil {
 			return err
 		}
