@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -45,6 +46,9 @@ type VM struct {
 	Config Values `json:"config,omitempty"`
 }
 
+// fields are those that there are.
+const fields = "config, hosts (name, labels, cordoned, config), accounts (name, host, hostLabels, config) and vms (name, config)"
+
 // Values are parameters by key, written as on the command line. Numbers and
 // booleans need no quotes.
 type Values map[string]string
@@ -78,6 +82,9 @@ func (v *Values) UnmarshalJSON(b []byte) error {
 func Parse(b []byte) (*File, error) {
 	f := &File{}
 	if err := yaml.UnmarshalStrict(b, f); err != nil {
+		if _, field, ok := strings.Cut(err.Error(), "unknown field "); ok {
+			return nil, fmt.Errorf("unknown field %s: want %s", field, fields)
+		}
 		return nil, err
 	}
 	errs := []error{validate(config.Global, "", f.Config)}

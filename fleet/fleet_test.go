@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -98,5 +100,25 @@ func TestLines(t *testing.T) {
 		if got := Line(e); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestUnknownFields(t *testing.T) {
+	for text, field := range map[string]string{"foo: 1": "foo", "accounts: [{nam: acme}]": "nam", "hosts: [{name: node1, zone: a}]": "zone"} {
+		if _, err := Parse([]byte(text)); err == nil || err.Error() != `unknown field "`+field+`": want `+fields {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	named := func(v any) (all []string) {
+		for f := range reflect.TypeOf(v).Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			all = append(all, name)
+		}
+		return all
+	}
+	want := fmt.Sprintf("config, hosts (%s), accounts (%s) and vms (%s)",
+		strings.Join(named(Host{}), ", "), strings.Join(named(Account{}), ", "), strings.Join(named(VM{}), ", "))
+	if fields != want {
+		t.Errorf("told are %s, there are %s", fields, want)
 	}
 }
