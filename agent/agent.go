@@ -254,6 +254,7 @@ func (a *Agent) observe(m *agentpb.Usage) error {
 	if err := a.conn.WriteToHost(&agentpb.ToHost{Message: &agentpb.ToHost_Proposal{Proposal: wire.ProposalTo(p)}}); err != nil {
 		return err
 	}
+	a.planner.Refit()
 	if err := a.remember(u.Sample.At); err != nil {
 		return err
 	}

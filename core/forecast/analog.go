@@ -83,6 +83,8 @@ func (m *analog) observe(s *series) {
 	}
 }
 
+func (m *analog) refit(*series) {}
+
 // describe appends the features of the moment at i.
 func (m *analog) describe(s *series, i int) {
 	y := s.buf[i]
@@ -234,9 +236,9 @@ func (m *analog) sort() {
 	}
 }
 
-// quantile returns the quantile of the value step steps ahead. What it finds for
+// quantiles writes the quantiles of the value step steps ahead. What it finds for
 // one step is kept until another is asked for.
-func (m *analog) quantile(s *series, step int, level float64) float64 {
+func (m *analog) quantiles(s *series, step int, levels, dst []float64) {
 	m.search(s)
 	if m.sortedOf != s.count || m.sortedAt != step {
 		m.sortedOf, m.sortedAt = s.count, step
@@ -245,21 +247,28 @@ func (m *analog) quantile(s *series, step int, level float64) float64 {
 	}
 	n := len(m.order)
 	if n == 0 {
-		return s.last()
+		for q := range dst {
+			dst[q] = s.last()
+		}
+		return
 	}
 	least, most := m.order[0].value, m.order[n-1].value
-	if level*float64(n+1) < 1 {
-		return least - tailOfRange*(most-least)*math.Log(1/(level*float64(n+1)))
-	}
-	if (1-level)*float64(n+1) < 1 {
-		return most + tailOfRange*(most-least)*math.Log(1/((1-level)*float64(n+1)))
-	}
 	sum, next := 0.0, 0
-	for next < n && (next == 0 || sum < level*m.total) {
-		sum += m.order[next].weight
-		next++
+	for q, level := range levels {
+		if below := level * float64(n+1); below < 1 {
+			dst[q] = least - tailOfRange*(most-least)*math.Log(1/below)
+			continue
+		}
+		if above := (1 - level) * float64(n+1); above < 1 {
+			dst[q] = most + tailOfRange*(most-least)*math.Log(1/above)
+			continue
+		}
+		for next < n && (next == 0 || sum < level*m.total) {
+			sum += m.order[next].weight
+			next++
+		}
+		dst[q] = m.order[next-1].value
 	}
-	return m.order[next-1].value
 }
 
 // path writes the weighted mean of the neighbours' futures.

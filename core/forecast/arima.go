@@ -47,6 +47,9 @@ func (m *arima) observe(s *series) {
 	if m.fitted {
 		m.follow(s.buf)
 	}
+}
+
+func (m *arima) refit(s *series) {
 	if rareRefitDue(s.count, 24) && len(s.buf) >= 24 {
 		season := s.period
 		if season > arimaSeason || season < 2 {

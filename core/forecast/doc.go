@@ -4,7 +4,8 @@
 //
 // A Forecaster is given equally spaced samples one at a time. Every model
 // learns from each of them in constant or window-bounded time, is refitted
-// rarely on a bounded window, and is scored on what it had forecast. Residuals
+// rarely on a bounded window, once the sample's forecast is made, and is scored
+// on what it had forecast. Residuals
 // of those scores give the quantiles, and adaptive conformal inference keeps
 // their coverage. Nothing here does I/O, reads a clock or draws random numbers:
 // the same samples give the same forecasts.

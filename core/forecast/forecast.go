@@ -102,6 +102,9 @@ type Forecaster struct {
 	ladder   ladder
 	trackers []*tracker // the fallback first
 	mixer    *mixer
+	due      bool // whether Refit has not been called since the newest sample
+
+	between, scratch []float64 // one value per level followed up
 }
 
 // New returns a Forecaster that knows nothing yet. The error names the field,
@@ -128,13 +131,15 @@ func (f *Forecaster) reset() {
 	f.series.further = o.Seasons
 	f.levels = newLevels(o.Quantiles)
 	f.ladder = newLadder(o.Horizon)
-	f.trackers = nil
+	f.trackers, f.due = nil, false
 	for i, c := range catalogue {
 		if o.Model == Auto || o.Model == c.name || i == naiveIndex {
 			f.trackers = append(f.trackers, newTracker(c.name, c.make(), o.Horizon, f.ladder, f.levels.tracked))
 		}
 	}
 	f.mixer = newMixer(f.ladder, f.levels, len(f.trackers))
+	n := len(f.levels.tracked)
+	f.between, f.scratch = make([]float64, n), make([]float64, n)
 }
 
 // Train forgets everything and learns the history ys, oldest first. Samples are
@@ -157,6 +162,7 @@ func (f *Forecaster) Train(ys []float64) {
 	for _, y := range ys[bulk:] {
 		f.Update(y)
 	}
+	f.Refit()
 }
 
 // clean returns the value to take in for a sample, and false if the sample is
@@ -179,9 +185,28 @@ func (f *Forecaster) Update(y float64) {
 	if ok {
 		f.judge(y)
 	}
+	f.Refit()
 	f.series.push(y)
 	f.learn()
+	if f.series.count < refitPeriod { // there is little to go by: a fit counts at once
+		f.Refit()
+	}
 	f.issue()
+}
+
+// Refit finds anew the parameters of the models of which that is due. It takes up
+// to a hundred times as long as an Update, and the next Update does it where nobody
+// did: who is in a hurry for a forecast calls it after that.
+func (f *Forecaster) Refit() {
+	if !f.due {
+		return
+	}
+	f.due = false
+	for _, t := range f.trackers {
+		t.model.refit(f.series)
+	}
+	f.wake()
+	f.weigh()
 }
 
 // judge compares the forecasts of the next sample with its value.
@@ -196,8 +221,16 @@ func (f *Forecaster) judge(y float64) {
 func (f *Forecaster) learn() {
 	for _, t := range f.trackers {
 		t.model.observe(f.series)
-		t.known = 0
-		t.awake = t.model.ready(f.series)
+		t.settled = false
+	}
+	f.due = true
+	f.wake()
+}
+
+// wake says which models may forecast, from the newest sample anew.
+func (f *Forecaster) wake() {
+	for _, t := range f.trackers {
+		t.known, t.awake = 0, t.model.ready(f.series)
 	}
 }
 
@@ -208,7 +241,7 @@ func (f *Forecaster) issue() {
 	longest := f.ladder.longest(s.count)
 	for _, t := range f.trackers {
 		t.look(s, longest)
-		t.follow(s)
+		t.follow(s, f.scratch)
 	}
 	n := len(f.levels.tracked)
 	for i, r := range f.ladder {
@@ -248,24 +281,29 @@ func (f *Forecaster) combine(step int, dst []float64) float64 {
 	a, b := &f.mixer.at[i], &f.mixer.at[k]
 	base := s.last() // what all agree on comes out exactly
 	clear(dst)
+	n := len(dst)
 	var point float64
 	for m, t := range f.trackers {
 		w := a.weights[m]*(1-far) + b.weights[m]*far
 		if w == 0 {
 			continue
 		}
-		point += w * (t.path[step-1] - base)
-		for q := range dst {
-			var v float64
-			switch {
-			case t.own != nil:
-				v = t.own.quantile(s, step, a.levels[q]*(1-far)+b.levels[q]*far)
-			case far == 0:
-				v = t.path[step-1] + t.spread(s, k, b.levels[q])
-			default:
-				v = t.path[step-1] + t.spread(s, i, a.levels[q])*(1-far) + t.spread(s, k, b.levels[q])*far
+		mid := t.path[step-1]
+		point += w * (mid - base)
+		if t.own != nil {
+			for q := range f.between {
+				f.between[q] = a.levels[q]*(1-far) + b.levels[q]*far
 			}
-			dst[q] += w * (v - base)
+			t.own.quantiles(s, step, f.between, f.scratch)
+			for q, v := range f.scratch {
+				dst[q] += w * (v - base)
+			}
+			continue
+		}
+		t.settle(s, f.mixer)
+		near, beyond := t.around[i*n:(i+1)*n], t.around[k*n:(k+1)*n]
+		for q := range dst {
+			dst[q] += w * (mid + near[q]*(1-far) + beyond[q]*far - base)
 		}
 	}
 	least := 0.0

@@ -3,8 +3,11 @@ package forecast
 // model is one way to forecast. All see the same series; each keeps only what
 // it needs beside it.
 type model interface {
-	// observe learns from the newest value of s.
+	// observe takes in the newest value of s.
 	observe(s *series)
+	// refit finds the parameters anew if that is due, once per sample at most:
+	// what is dear, and can wait until the sample's forecast is made.
+	refit(s *series)
 	// ready reports whether the model has what it needs to forecast s.
 	ready(s *series) bool
 	// path writes the forecasts of the steps 1, 2, … after the newest value
@@ -13,9 +16,9 @@ type model interface {
 }
 
 // distribution is a model that gives quantiles of its own: of the value step
-// steps ahead of the newest of s.
+// steps ahead of the newest of s, one for each level, which ascend.
 type distribution interface {
-	quantile(s *series, step int, level float64) float64
+	quantiles(s *series, step int, levels, dst []float64)
 }
 
 // Auto is the name that leaves the choice of model to the forecaster.
@@ -34,7 +37,7 @@ var catalogue = []struct {
 }{
 	{naiveName, func() model { return naive{} }},
 	{"seasonal-naive", func() model { return seasonalNaive{} }},
-	{"sma", func() model { return &movingAverage{} }},
+	{"sma", func() model { return &movingAverage{span: spans[1]} }},
 	{"ses", func() model { return &exponential{} }},
 	{"holt", func() model { return &exponential{trend: linearTrend} }},
 	{"holt-damped", func() model { return &exponential{trend: dampedTrend} }},
@@ -62,7 +65,10 @@ func refitDue(count, phase int) bool {
 	if count < refitPeriod {
 		return count == 8 || count%16 == 0
 	}
-	return (count+phase)%refitPeriod == 0
+	if count < 4*refitPeriod {
+		return (count+phase)%refitPeriod == 0
+	}
+	return (count+phase)%(2*refitPeriod) == 0
 }
 
 // rareRefitDue is refitDue for models whose fits cost more once there is much to
@@ -74,13 +80,17 @@ func rareRefitDue(count, phase int) bool {
 	if count < 2*refitPeriod {
 		return (count+phase)%32 == 0
 	}
-	return (count+phase)%(2*refitPeriod) == 0
+	if count < 8*refitPeriod {
+		return (count+phase)%(2*refitPeriod) == 0
+	}
+	return (count+phase)%(4*refitPeriod) == 0
 }
 
 // naive repeats the last value.
 type naive struct{}
 
 func (naive) observe(*series)      {}
+func (naive) refit(*series)        {}
 func (naive) ready(s *series) bool { return len(s.buf) > 0 }
 func (naive) path(s *series, dst []float64) {
 	for i := range dst {
@@ -92,6 +102,7 @@ func (naive) path(s *series, dst []float64) {
 type seasonalNaive struct{}
 
 func (seasonalNaive) observe(*series)      {}
+func (seasonalNaive) refit(*series)        {}
 func (seasonalNaive) ready(s *series) bool { return s.period > 0 }
 func (seasonalNaive) path(s *series, dst []float64) {
 	season := s.tail(s.period)
@@ -105,10 +116,8 @@ type movingAverage struct{ span int }
 
 var spans = [...]int{2, 4, 8, 16, 32, 64}
 
-func (m *movingAverage) observe(s *series) {
-	if m.span == 0 {
-		m.span = spans[1]
-	}
+func (m *movingAverage) observe(*series) {}
+func (m *movingAverage) refit(s *series) {
 	if refitDue(s.count, 0) {
 		m.fit(s.tail(fitWindow))
 	}

@@ -116,6 +116,7 @@ func feed(m model, ys []float64) *series {
 	for _, y := range ys {
 		s.push(y)
 		m.observe(s)
+		m.refit(s)
 	}
 	return s
 }
@@ -133,6 +134,7 @@ func oneStep(m model, ys []float64, warm int) float64 {
 		}
 		s.push(y)
 		m.observe(s)
+		m.refit(s)
 	}
 	return sum / n
 }
@@ -241,11 +243,17 @@ func TestAnalogKnowsThePause(t *testing.T) {
 	ys, onsets := bursts(12, 1000, 12, 1, 4, 60, 600)
 	m := newAnalog()
 	s := newSeries(0)
+	quantile := func(step int, level float64) float64 {
+		var v [1]float64
+		m.quantiles(s, step, []float64{level}, v[:])
+		return v[0]
+	}
 	var early, atLast, n float64
 	k := 0
 	for i, y := range ys {
 		s.push(y)
 		m.observe(s)
+		m.refit(s)
 		for k < len(onsets) && onsets[k] <= i {
 			k++
 		}
@@ -254,12 +262,12 @@ func TestAnalogKnowsThePause(t *testing.T) {
 		}
 		switch i - onsets[k-1] {
 		case 5: // two into the pause: the next burst is at least five away
-			if m.quantile(s, 1, 0.95) > 300 {
+			if quantile(1, 0.95) > 300 {
 				early++
 			}
 			n++
 		case 11: // the pause has lasted eight of seven to nine
-			if m.quantile(s, 2, 0.6) > 300 {
+			if quantile(2, 0.6) > 300 {
 				atLast++
 			}
 		}
@@ -301,6 +309,7 @@ func firstNaN(m model, season int, ys []float64) int {
 	for i, y := range ys {
 		s.push(y)
 		m.observe(s)
+		m.refit(s)
 		if !m.ready(s) {
 			continue
 		}
@@ -326,6 +335,7 @@ func BenchmarkModels(b *testing.B) {
 					s.examine()
 				}
 				m.observe(s)
+				m.refit(s)
 				if m.ready(s) {
 					m.path(s, dst)
 				}

@@ -29,15 +29,18 @@ type term struct {
 func (m *multiSeason) observe(s *series) {
 	if s.period == 0 {
 		m.n, m.period = 0, 0
-		return
 	}
-	if s.period != m.period || m.n < 1+s.usable() || rareRefitDue(s.count, 56) {
+	if m.n > 0 {
+		m.step(s.last())
+	}
+}
+
+func (m *multiSeason) refit(s *series) {
+	if s.period > 0 && (s.period != m.period || m.n < 1+s.usable() || rareRefitDue(s.count, 56)) {
 		m.period = s.period
 		periods, n := m.seasonsIn(s.tail(window), s.further)
 		m.fit(s.tail(min(window, max(fitWindow, 4*periods[n-1]))), periods[:n])
-		return
 	}
-	m.step(s.last())
 }
 
 // seasonsIn returns the main season and those given beside it that the samples

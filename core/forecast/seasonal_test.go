@@ -20,6 +20,7 @@ func TestMultiplicativeSeason(t *testing.T) {
 	for _, y := range ys {
 		s.push(y)
 		m.observe(s)
+		m.refit(s)
 	}
 	if !m.ready(s) {
 		t.Fatal("not ready with ten seasons above 0")
@@ -33,12 +34,14 @@ func TestMultiplicativeSeason(t *testing.T) {
 	}
 	s.push(0)
 	m.observe(s)
+	m.refit(s)
 	if m.ready(s) {
 		t.Error("still ready after a value of 0")
 	}
 	for range 2 * refitPeriod {
 		s.push(100)
 		m.observe(s)
+		m.refit(s)
 	}
 	if m.ready(s) {
 		t.Error("ready while a 0 is in the window")
@@ -96,6 +99,7 @@ func TestFindsASecondSeason(t *testing.T) {
 		for i := range noise {
 			s.push(c.at(i) + noise[i] - 100)
 			m.observe(s)
+			m.refit(s)
 		}
 		dst := make([]float64, 168)
 		m.path(s, dst)
@@ -165,6 +169,7 @@ func TestArimaKnowsTheSeason(t *testing.T) {
 	for i, y := range ys[:388] {
 		s.push(y)
 		m.observe(s)
+		m.refit(s)
 		if i < 300 {
 			continue
 		}

@@ -70,7 +70,16 @@ func (s *series) usable() (n int) {
 // push appends a sample and refreshes the statistics when that is due.
 func (s *series) push(y float64) {
 	s.append(y)
-	if s.count%refresh == 0 || s.count < 2*refresh && s.count%8 == 0 || s.count < 4 {
+	every := refresh
+	switch {
+	case s.count < 4:
+		every = 1
+	case s.count < 2*refresh:
+		every = 8
+	case s.count >= window/2:
+		every = 2 * refresh
+	}
+	if s.count%every == 0 {
 		s.examine()
 	}
 }

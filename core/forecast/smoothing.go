@@ -33,15 +33,17 @@ func (m *exponential) observe(s *series) {
 		m.level = s.last()
 		return
 	}
+	m.step(s.last())
+}
+
+func (m *exponential) refit(s *series) {
 	due := refitDue(s.count, 8)
 	if m.trend != noTrend {
 		due = rareRefitDue(s.count, 72*int(m.trend))
 	}
 	if due {
 		m.fit(s.tail(fitWindow))
-		return
 	}
-	m.step(s.last())
 }
 
 // step takes in one value and returns the error of its forecast.

@@ -29,12 +29,13 @@ const (
 	maxState = 1e30
 	// revived is how many of the newest samples the models see again one by one
 	// when a state is loaded: enough for each to be fitted where it was before.
-	revived = 2 * refitPeriod
+	revived = 4 * refitPeriod
 )
 
 // Save returns what Load needs to go on: at a horizon of 10 steps at most 64 KiB.
 // The models' parameters are not among it, since they follow from the samples.
 func (f *Forecaster) Save() []byte {
+	f.Refit()
 	c := pack.NewWriter()
 	options := f.options
 	exchangeOptions(c, &options)
@@ -160,9 +161,11 @@ func (f *Forecaster) revive(ys []float64, count int) {
 		s.count = count - len(ys)
 	}
 	for _, y := range ys[n:] {
+		f.Refit()
 		s.push(y)
 		f.learn()
 	}
+	f.Refit()
 }
 
 // exchangeModels exchanges what is known of each model, by its name.

@@ -197,10 +197,10 @@ func TestStateHoldsEveryField(t *testing.T) {
 		of     any
 		fields []string
 	}{
-		{Forecaster{}, []string{"options", "series", "levels", "ladder", "trackers", "mixer"}},
+		{Forecaster{}, []string{"options", "series", "levels", "ladder", "trackers", "mixer", "due", "between", "scratch"}},
 		{series{}, []string{"buf", "count", "epoch", "lo", "hi", "std", "split", "gap", "duo", "season", "further", "period"}},
 		{rung{}, []string{"step", "stride", "slots", "decay"}},
-		{tracker{}, []string{"model", "own", "name", "prior", "levels", "ladder", "at", "awake", "path", "known"}},
+		{tracker{}, []string{"model", "own", "name", "prior", "levels", "ladder", "at", "awake", "path", "known", "around", "settled"}},
 		{probe{}, []string{"points", "spreads", "errors", "loss"}},
 		{mixer{}, []string{"at"}},
 		{junction{}, []string{"pending", "moved", "levels", "above", "below", "beyond", "weights", "credit", "scores", "loss", "apart"}},

@@ -27,16 +27,18 @@ type theta struct {
 }
 
 func (m *theta) observe(s *series) {
-	if s.period != m.period && s.period > 0 || rareRefitDue(s.count, 72) {
-		m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
-		return
-	}
 	if m.n == 0 {
 		return
 	}
 	m.smooth.step(m.deseasonalised(s.last()))
 	m.n++
 	m.advance()
+}
+
+func (m *theta) refit(s *series) {
+	if s.period != m.period && s.period > 0 || rareRefitDue(s.count, 72) {
+		m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
+	}
 }
 
 func (m *theta) advance() {

@@ -19,9 +19,11 @@ type tracker struct {
 	at     []probe // per rung
 
 	// What it forecasts from the newest sample.
-	awake bool
-	path  []float64
-	known int // steps of path that hold
+	awake   bool
+	path    []float64
+	known   int       // steps of path that hold
+	around  []float64 // per rung and level: what spreads gives for the calibrated levels
+	settled bool      // around holds
 }
 
 // probe is what a tracker knows of one rung.
@@ -47,6 +49,7 @@ func newTracker(name string, m model, horizon int, l ladder, levels []float64) *
 		}
 	}
 	t.path = make([]float64, horizon)
+	t.around = make([]float64, len(l)*len(levels))
 	return t
 }
 
@@ -88,8 +91,9 @@ func (t *tracker) look(s *series, longest int) {
 	t.known = longest
 }
 
-// follow keeps the forecasts of the newest sample that are to be judged.
-func (t *tracker) follow(s *series) {
+// follow keeps the forecasts of the newest sample that are to be judged. scratch
+// has room for one value per level.
+func (t *tracker) follow(s *series, scratch []float64) {
 	for i, r := range t.ladder {
 		slot, ok := r.slot(s.count)
 		if !ok {
@@ -101,31 +105,51 @@ func (t *tracker) follow(s *series) {
 			continue
 		}
 		p.points[slot] = t.path[r.step-1]
-		for q, level := range t.levels {
-			p.spreads[slot*len(t.levels)+q] = float32(t.spread(s, i, level))
+		t.spreads(s, i, t.levels, scratch)
+		for q, v := range scratch {
+			p.spreads[slot*len(t.levels)+q] = float32(v)
 		}
 	}
 }
 
-// spread returns what to add to the point forecast at a rung for the quantile
-// of a level. While no errors are known there those of the next shorter step
-// are taken, widened as a random walk's would be, but at most twofold. That the
-// points are too low or too high in the middle is believed the less, the fewer
-// errors there are that do not overlap.
-func (t *tracker) spread(s *series, rung int, level float64) float64 {
+// spreads writes what to add to the point forecast at a rung for the quantile of
+// each level. While no errors are known there those of the next shorter step are
+// taken, widened as a random walk's would be, but at most twofold. That the points
+// are too low or too high in the middle is believed the less, the fewer errors
+// there are that do not overlap.
+func (t *tracker) spreads(s *series, rung int, levels, dst []float64) {
 	step := t.ladder[rung].step
 	if t.own != nil {
-		return t.own.quantile(s, step, level) - t.path[step-1]
+		t.own.quantiles(s, step, levels, dst)
+		for q := range dst {
+			dst[q] -= t.path[step-1]
+		}
+		return
 	}
 	known := rung
 	for known > 0 && t.at[known].errors.n == 0 {
 		known--
 	}
-	errors := t.at[known].errors
-	independent := float64(errors.n) / t.ladder[known].delay()
-	v := errors.quantile(level) - errors.quantile(0.5)*unbiased/(unbiased+independent)
+	errors, wider := t.at[known].errors, 1.0
 	if known < rung {
-		v *= min(2, math.Sqrt(float64(step)/float64(t.ladder[known].step)))
+		wider = min(2, math.Sqrt(float64(step)/float64(t.ladder[known].step)))
 	}
-	return v
+	independent := float64(errors.n) / t.ladder[known].delay()
+	bias := errors.quantile(0.5) * unbiased / (unbiased + independent)
+	for q, level := range levels {
+		dst[q] = (errors.quantile(level) - bias) * wider
+	}
+}
+
+// settle makes around hold for the newest sample. It is not for a model with
+// quantiles of its own.
+func (t *tracker) settle(s *series, x *mixer) {
+	if t.settled {
+		return
+	}
+	t.settled = true
+	n := len(t.levels)
+	for i := range t.ladder {
+		t.spreads(s, i, x.at[i].levels, t.around[i*n:(i+1)*n])
+	}
 }

@@ -32,25 +32,23 @@ const (
 )
 
 func (m *winters) observe(s *series) {
-	if s.period == 0 {
+	y := s.last()
+	if s.period == 0 || m.multiplicative && y <= 0 {
 		m.period = 0
-		return
 	}
+	if m.period > 0 {
+		m.step(y)
+	}
+}
+
+func (m *winters) refit(s *series) {
 	phase := 32
 	if m.multiplicative {
 		phase = 96
 	}
-	if s.period != m.period && (m.period != 0 || !m.multiplicative) || rareRefitDue(s.count, phase) {
+	another := s.period != m.period && (m.period != 0 || !m.multiplicative)
+	if s.period > 0 && (another || rareRefitDue(s.count, phase)) {
 		m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
-		return
-	}
-	if m.period == 0 {
-		return
-	}
-	if y := s.last(); m.multiplicative && y <= 0 {
-		m.period = 0
-	} else {
-		m.step(y)
 	}
 }
 

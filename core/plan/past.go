@@ -92,8 +92,15 @@ type summary struct {
 func (p *past) sum(s *summary) {
 	*s = summary{least: p.least, most: p.most}
 	var total, mass, logs, squares float64
-	for i, w := range p.weights {
-		u := uppers[i]
+	first, last := 0, len(p.weights)-1
+	for first < last && p.weights[first] == 0 {
+		first++
+	}
+	for last > first && p.weights[last] == 0 {
+		last--
+	}
+	for i := first; i <= last; i++ {
+		w, u := p.weights[i], uppers[i]
 		total += w
 		mass += w * u * pastMiddle
 		s.below[i], s.mass[i] = total, mass
@@ -108,9 +115,12 @@ func (p *past) sum(s *summary) {
 		s.spread = unsure
 		return
 	}
-	for i := range s.below {
+	for i := first; i <= last; i++ {
 		s.below[i] /= total
 		s.mass[i] /= total
+	}
+	for i := last + 1; i < len(s.below); i++ {
+		s.below[i], s.mass[i] = s.below[last], s.mass[last]
 	}
 	mean := logs / total
 	known := total / p.unit

@@ -211,6 +211,17 @@ func (p *Planner) Observe(o Observation) gnomon.Proposal {
 	return out
 }
 
+// Refit finds the models' parameters anew where that is due. It takes up to a
+// hundred times as long as an Observe, and the next one does it where nobody did:
+// the place for it is after the proposal is sent.
+func (p *Planner) Refit() {
+	for _, l := range p.lanes {
+		if l.forecaster != nil {
+			l.forecaster.Refit()
+		}
+	}
+}
+
 // learnable is what there is to learn from a sample. What a VM that is short
 // wants is in part what it could not do before, which comes once: of demand
 // beyond usage as much counts as a quarter of the usage, or half of the demand.
