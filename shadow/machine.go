@@ -33,7 +33,7 @@ const (
 	// nothing here uses.
 	cmdline = "console=ttyS0 quiet loglevel=3 panic=-1 sysctl.vm.overcommit_memory=1 " +
 		"transparent_hugepage=never init_on_alloc=0 nowatchdog no_timer_check noreplace-smp " +
-		"audit=0 mitigations=off random.trust_cpu=on 8250.nr_uarts=1 " +
+		"audit=0 mitigations=off tsc=reliable cpuidle.off=1 sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=3600 random.trust_cpu=on 8250.nr_uarts=1 " +
 		"cryptomgr.notests ipv6.disable=1 initcall_blacklist=load_system_certificate_list," +
 		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,init_ima,i8042_init," +
 		"init_encrypted,tracer_init_tracefs"

@@ -140,13 +140,15 @@ func runOnListener(fd int) error {
 
 // serveDevice runs the agent on a port that stays open while hosts come and go.
 func serveDevice(a *agent.Agent, path string) error {
-	// Blocking, so that a write with no host attached parks this thread: the
-	// runtime's poller would be told of a hang-up again and again.
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("open channel %s: %w", path, err)
 	}
-	conn := wire.NewConn(os.NewFile(uintptr(fd), path))
+	d, err := newDevice(os.NewFile(uintptr(fd), path))
+	if err != nil {
+		return fmt.Errorf("open channel %s: %w", path, err)
+	}
+	conn := wire.NewConn(d)
 	defer conn.Close()
 	for {
 		if err := a.Run(conn); !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
