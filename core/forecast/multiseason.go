@@ -22,7 +22,7 @@ type multiSeason struct {
 
 // term is one seasonal component.
 type term struct {
-	value []float32 // by phase
+	value []float64 // by phase
 	phase int       // of the value to come
 }
 
@@ -77,7 +77,7 @@ func (m *multiSeason) seasonsIn(ys []float64, given []int) (periods [maxSeasons]
 func (m *multiSeason) ahead() float64 {
 	v := m.level
 	for i := range m.n {
-		v += float64(m.seasons[i].value[m.seasons[i].phase])
+		v += m.seasons[i].value[m.seasons[i].phase]
 	}
 	return v
 }
@@ -93,7 +93,7 @@ func (m *multiSeason) step(y float64) float64 {
 			gain = m.delta
 		}
 		s := &m.seasons[i]
-		s.value[s.phase] += float32(gain * e)
+		s.value[s.phase] += gain * e
 		if s.phase++; s.phase == len(s.value) {
 			s.phase = 0
 		}
@@ -136,7 +136,7 @@ func (m *multiSeason) begin(w *fitting, ys []float64, periods []int) (level floa
 			rest[t] -= part[t%p]
 		}
 		if cap(m.seasons[i].value) < p {
-			m.seasons[i].value = make([]float32, p)
+			m.seasons[i].value = make([]float64, p)
 		}
 		m.seasons[i].value = m.seasons[i].value[:p]
 	}
@@ -151,7 +151,7 @@ func (m *multiSeason) start(w *fitting, level float64) {
 		s := &m.seasons[i]
 		s.phase = 0
 		for j := range s.value {
-			s.value[j] = float32(from[j])
+			s.value[j] = from[j]
 		}
 		from = from[len(s.value):]
 	}
@@ -191,7 +191,7 @@ func (m *multiSeason) path(_ *series, dst []float64) {
 		v := m.level + carried
 		for j := range m.n {
 			s := &m.seasons[j]
-			v += float64(s.value[(s.phase+i)%len(s.value)])
+			v += s.value[(s.phase+i)%len(s.value)]
 		}
 		dst[i] = v
 	}

@@ -121,7 +121,7 @@ func TestFindsASecondSeason(t *testing.T) {
 // An error carries over to the next steps as far as errors have so far.
 func TestErrorsCarryOver(t *testing.T) {
 	m := &multiSeason{n: 1, level: 100, rho: 0.5}
-	m.seasons[0].value = []float32{0, 10}
+	m.seasons[0].value = []float64{0, 10}
 	m.step(120)
 	dst := make([]float64, 3)
 	m.path(nil, dst)

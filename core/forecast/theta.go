@@ -22,7 +22,7 @@ type theta struct {
 
 	period         int // 0 without a season
 	multiplicative bool
-	season         []float32
+	season         []float64
 	phase          int // of the value to come
 }
 
@@ -52,9 +52,9 @@ func (m *theta) deseasonalised(y float64) float64 {
 	case len(m.season) == 0:
 		return y
 	case m.multiplicative:
-		return y / float64(m.season[m.phase])
+		return y / m.season[m.phase]
 	}
-	return y - float64(m.season[m.phase])
+	return y - m.season[m.phase]
 }
 
 func (m *theta) fit(ys []float64, period int) {
@@ -96,7 +96,7 @@ func (m *theta) decompose(ys []float64, period int) {
 	}
 	m.multiplicative = least > leastShare*level
 	if cap(m.season) < period {
-		m.season = make([]float32, period)
+		m.season = make([]float64, period)
 	}
 	m.season = m.season[:period]
 	if m.multiplicative && m.average(ys, true) <= leastShare {
@@ -142,7 +142,7 @@ func (m *theta) average(ys []float64, factors bool) float64 {
 		} else {
 			v -= centre
 		}
-		m.season[i] = float32(v)
+		m.season[i] = v
 		least = min(least, v)
 	}
 	return least
@@ -183,9 +183,9 @@ func (m *theta) path(_ *series, dst []float64) {
 		v := m.smooth.level + m.drift/2*(float64(i)+lead)
 		if len(m.season) > 0 {
 			if m.multiplicative {
-				v *= float64(m.season[phase])
+				v *= m.season[phase]
 			} else {
-				v += float64(m.season[phase])
+				v += m.season[phase]
 			}
 			if phase++; phase == len(m.season) {
 				phase = 0

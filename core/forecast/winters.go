@@ -14,7 +14,7 @@ type winters struct {
 	period                  int // 0 while the model does not apply
 	alpha, beta, gamma, phi float64
 	level, slope            float64
-	season                  []float32 // by phase
+	season                  []float64 // by phase
 	phase                   int       // of the value to come
 	floor                   float64   // the least level divided by
 }
@@ -57,8 +57,8 @@ func (m *winters) step(y float64) float64 {
 		return m.stepFactor(y)
 	}
 	ahead := m.level + m.phi*m.slope
-	e := y - ahead - float64(m.season[m.phase])
-	m.season[m.phase] += float32(m.gamma * e)
+	e := y - ahead - m.season[m.phase]
+	m.season[m.phase] += m.gamma * e
 	m.advance(ahead, e)
 	return e
 }
@@ -66,9 +66,9 @@ func (m *winters) step(y float64) float64 {
 // stepFactor is step for a multiplicative season.
 func (m *winters) stepFactor(y float64) float64 {
 	ahead := max(m.floor, m.level+m.phi*m.slope)
-	factor := float64(m.season[m.phase])
+	factor := m.season[m.phase]
 	e := y - ahead*factor
-	m.season[m.phase] = float32(min(mostTimes, max(leastShare, factor+m.gamma*e/ahead)))
+	m.season[m.phase] = min(mostTimes, max(leastShare, factor+m.gamma*e/ahead))
 	m.advance(ahead, e/factor)
 	return e
 }
@@ -119,14 +119,14 @@ func (m *winters) begin(ys, x []float64) {
 func (m *winters) start(x []float64) {
 	m.level, m.slope, m.phase = x[0], x[1], 0
 	if cap(m.season) < m.period {
-		m.season = make([]float32, m.period)
+		m.season = make([]float64, m.period)
 	}
 	m.season = m.season[:m.period]
 	for i, v := range x[2:] {
 		if m.multiplicative {
 			v = min(mostTimes, max(leastShare, v))
 		}
-		m.season[i] = float32(v)
+		m.season[i] = v
 	}
 }
 
@@ -217,7 +217,7 @@ func (m *winters) startFrom(w *fitting, ys, x []float64) {
 	w.refine(func(x, e []float64) {
 		m.level, m.slope, m.phase = x[0], x[1], 0
 		for i, v := range x[2:] {
-			m.season[i] = float32(v / unit)
+			m.season[i] = v / unit
 		}
 		for t, y := range ys {
 			e[t] = m.step(y)
@@ -233,9 +233,9 @@ func (m *winters) path(_ *series, dst []float64) {
 		slope *= m.phi
 		v += slope
 		if m.multiplicative {
-			dst[i] = max(0, v) * float64(m.season[phase])
+			dst[i] = max(0, v) * m.season[phase]
 		} else {
-			dst[i] = v + float64(m.season[phase])
+			dst[i] = v + m.season[phase]
 		}
 		if phase++; phase == m.period {
 			phase = 0

@@ -158,10 +158,16 @@ func (o *outlook) surprise(amount float64) float64 {
 // positive, a shortage the price: for a demand with density f and distribution F
 // the amount a is where F(a) = price × scale × f(a).
 func size(next, then *outlook, share, scale, price float64) (amount, short float64) {
-	least := math.Inf(1)
+	least, tooMuch := math.Inf(1), math.Inf(1)
 	try := func(a float64) {
-		a = min(a, next.ceiling)
+		if a = min(a, next.ceiling); a >= tooMuch {
+			return
+		}
 		left, p := next.at(a)
+		if left/scale >= least { // and what is left over only grows with the amount
+			tooMuch = a
+			return
+		}
 		if share > 0 {
 			_, q := then.at(a)
 			p += share * (q - p)
