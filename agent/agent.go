@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
@@ -35,9 +36,6 @@ type Options struct {
 
 	// Cost returns the agent's heap in bytes and the CPU time it has used.
 	Cost func() (heap int64, cpu time.Duration)
-
-	// SetClock is told the host's wall clock at each Welcome.
-	SetClock func(time.Time)
 
 	// SaveEvery is the time of the events between two states that are sent to
 	// the host; 0 means a minute.
@@ -149,11 +147,10 @@ func (a *Agent) welcomed(w *agentpb.Welcome) error {
 	}
 	a.welcome = true
 	now := time.Unix(0, w.GetNowUnixNano())
-	a.opts.SetClock(now)
 	a.memory.kept = w.GetKeepsState()
 	vm := gnomon.VMID(w.GetVm())
 	if vm == a.vm && a.planner != nil {
-		a.opts.Log.Info("session resumed", "vm", vm, "session", w.GetSession())
+		a.opts.Log.Debug("session resumed", "vm", vm, "session", w.GetSession())
 		a.configure(w.GetSettings())
 		if a.memory.awaited != 0 { // the answer was lost with the connection
 			return a.recall(now)
@@ -163,14 +160,17 @@ func (a *Agent) welcomed(w *agentpb.Welcome) error {
 	a.vm, a.planner, a.asked = vm, nil, nil
 	a.memory = memory{kept: a.memory.kept}
 	if vm == "" {
-		a.opts.Log.Info("waiting for a VM", "session", w.GetSession())
+		// What was learned is garbage. To collect it now costs nobody's answer, the
+		// first of a clone least of all.
+		runtime.GC()
+		a.opts.Log.Debug("waiting for a VM", "session", w.GetSession())
 		return nil
 	}
 	if a.planner, err = plan.New(settings); err != nil {
 		a.opts.Log.Error("welcome refused", "err", err)
 		return nil
 	}
-	a.opts.Log.Info("shadow of", "vm", vm, "session", w.GetSession(),
+	a.opts.Log.Debug("shadow of", "vm", vm, "session", w.GetSession(),
 		"interval", settings.Interval, "horizon", settings.Horizon, "model", settings.Model)
 	a.inForce = settings
 	return a.recall(now)
@@ -195,7 +195,7 @@ func (a *Agent) configure(m *agentpb.Settings) {
 		return
 	}
 	a.inForce = s
-	a.opts.Log.Info("settings", "interval", s.Interval, "horizon", s.Horizon, "model", s.Model, "price", s.Price)
+	a.opts.Log.Debug("settings", "interval", s.Interval, "horizon", s.Horizon, "model", s.Model, "price", s.Price)
 }
 
 // askHistory asks for the past of every resource, at the interval that the
@@ -227,11 +227,11 @@ func (a *Agent) train(h *agentpb.History) {
 	}
 	delete(a.asked, h.GetId())
 	if h.GetError() != "" || len(h.GetDemand()) == 0 {
-		a.opts.Log.Info("no history", "resource", r, "err", h.GetError())
+		a.opts.Log.Debug("no history", "resource", r, "err", h.GetError())
 		return
 	}
 	a.planner.Train(r, h.GetDemand())
-	a.opts.Log.Info("trained", "resource", r, "samples", len(h.GetDemand()))
+	a.opts.Log.Debug("trained", "resource", r, "samples", len(h.GetDemand()))
 }
 
 // observe is the loop's body: update, forecast, compare, ask.

@@ -24,13 +24,12 @@ type host struct {
 	done  chan error           // what Run returned
 }
 
-func newAgent(t *testing.T, clock *time.Time) *Agent {
+func newAgent(t *testing.T) *Agent {
 	nonce := uint64(0)
 	return New(Options{
 		Version: "v1", Kernel: "k1", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Nonce:    func() uint64 { nonce++; return nonce },
-		Cost:     func() (int64, time.Duration) { return 1000, 2 * time.Second },
-		SetClock: func(at time.Time) { *clock = at },
+		Nonce: func() uint64 { nonce++; return nonce },
+		Cost:  func() (int64, time.Duration) { return 1000, 2 * time.Second },
 	})
 }
 
@@ -149,8 +148,7 @@ func proposal(t *testing.T, m *agentpb.ToHost, seq uint64) *agentpb.Want {
 }
 
 func TestLoop(t *testing.T) {
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	past := make([]float64, 100)
 	for i := range past {
 		past[i] = float64(1000 + 100*i)
@@ -172,9 +170,6 @@ func TestLoop(t *testing.T) {
 	if text := h.hear().GetLog().GetText(); !strings.Contains(text, "answer 1: cpu=partial(5 of") || !strings.Contains(text, "little is free") {
 		t.Errorf("log is %q", text)
 	}
-	if !clock.Equal(time.Unix(0, 42)) {
-		t.Errorf("clock set to %v", clock)
-	}
 	// Within ten seconds nothing more is told.
 	h.say(usage(2, 11100))
 	proposal(t, h.hear(), 2)
@@ -184,8 +179,7 @@ func TestLoop(t *testing.T) {
 }
 
 func TestThresholdChangesAtRunTime(t *testing.T) {
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	meet(h, 1, "vm-a", nil)
 	asked := func(seq uint64) bool {
 		h.say(usage(seq, 1000+int64(seq)*100))
@@ -218,8 +212,7 @@ func TestThresholdChangesAtRunTime(t *testing.T) {
 }
 
 func TestModelsOutliveTheHost(t *testing.T) {
-	var clock time.Time
-	a := newAgent(t, &clock)
+	a := newAgent(t)
 	h := attach(t, a)
 	meet(h, 1, "vm-a", []float64{1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000})
 	h.raw.Close()
@@ -248,8 +241,7 @@ func TestModelsOutliveTheHost(t *testing.T) {
 }
 
 func TestKnockAndNewVM(t *testing.T) {
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	if h.hear().GetHello() == nil {
 		t.Fatal("no hello")
 	}
@@ -271,8 +263,7 @@ func TestKnockAndNewVM(t *testing.T) {
 }
 
 func TestBadMessagesAreSurvived(t *testing.T) {
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	meet(h, 1, "vm-a", nil)
 	for _, b := range [][]byte{nil, []byte("\xff\xff\xff"), {0xfa, 0x7f, 0}} {
 		if err := h.WriteFrame(b); err != nil {
@@ -296,8 +287,7 @@ func TestBadMessagesAreSurvived(t *testing.T) {
 }
 
 func TestHugeAmountsStayWithinTheRules(t *testing.T) {
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	meet(h, 1, "vm-a", nil)
 	for i, cpu := range []int64{math.MaxInt64, 0, math.MinInt64, math.MaxInt64, -1, math.MaxInt64 / 2} {
 		h.say(usage(uint64(i+1), cpu))

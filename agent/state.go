@@ -63,7 +63,7 @@ func (a *Agent) resume(part *agentpb.State) error {
 	}
 	m.awaited = 0
 	if !whole {
-		a.opts.Log.Info("no state")
+		a.opts.Log.Debug("no state")
 		return a.askHistory()
 	}
 	p, err := plan.Load(a.inForce, state)
@@ -74,7 +74,7 @@ func (a *Agent) resume(part *agentpb.State) error {
 	a.planner = p
 	age := m.now.Sub(p.Last()).Round(time.Second)
 	text := fmt.Sprintf("resumed with %d samples, %v after the newest", p.Samples(), age)
-	a.opts.Log.Info(text)
+	a.opts.Log.Debug(text)
 	if err := a.conn.WriteToHost(&agentpb.ToHost{Message: &agentpb.ToHost_Log{Log: &agentpb.Log{
 		Level: int32(slog.LevelInfo), Text: text,
 	}}}); err != nil {

@@ -53,8 +53,7 @@ func asksHistory(said []*agentpb.ToHost) bool {
 // what it said to the next one.
 func learned(t *testing.T, seq uint64) (state []byte, next *agentpb.Want) {
 	t.Helper()
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	h.give(keeper(h, 1, time.Unix(1000, 0)), nil)
 	if said := h.probe(); !asksHistory(said) {
 		t.Fatalf("told that there is no state, it said %v", said)
@@ -84,8 +83,7 @@ const learnedEvents = 140
 
 func TestNewAgentGoesOnWhereTheLastOneWas(t *testing.T) {
 	state, want := learned(t, learnedEvents)
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	h.give(keeper(h, 1, time.Unix(1000+learnedEvents, 0)), state)
 	said := h.probe()
 	if len(said) != 1 || !strings.Contains(said[0].GetLog().GetText(), "resumed with 81 samples, 59s after the newest") {
@@ -113,8 +111,7 @@ func TestStatesThatDoNotDo(t *testing.T) {
 		"old":     {state, learnedEvents + 3600, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var clock time.Time
-			h := attach(t, newAgent(t, &clock))
+			h := attach(t, newAgent(t))
 			h.give(keeper(h, 1, time.Unix(1000+tc.at, 0)), tc.state)
 			said := h.probe()
 			resumed := len(said) > 0 && strings.HasPrefix(said[0].GetLog().GetText(), "resumed")
@@ -130,8 +127,7 @@ func TestStatesThatDoNotDo(t *testing.T) {
 
 // An answer that is cut short, or another's, is none.
 func TestStateInPieces(t *testing.T) {
-	var clock time.Time
-	a := newAgent(t, &clock)
+	a := newAgent(t)
 	h := attach(t, a)
 	id := keeper(h, 1, time.Unix(1000, 0))
 	parts, err := wire.StateTo(id, make([]byte, 100_000))
@@ -162,8 +158,7 @@ func TestStateInPieces(t *testing.T) {
 
 // A host that keeps no state is sent none.
 func TestNoStateWhereNoneIsKept(t *testing.T) {
-	var clock time.Time
-	h := attach(t, newAgent(t, &clock))
+	h := attach(t, newAgent(t))
 	meet(h, 1, "vm-a", nil)
 	for seq := range uint64(130) {
 		h.say(usage(seq+1, 1000))

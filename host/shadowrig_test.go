@@ -76,7 +76,7 @@ func runAgent(c net.Conn) {
 		Version: "test", Log: slog.New(slog.DiscardHandler),
 		Nonce:    func() uint64 { nonce++; return nonce },
 		Cost:     func() (int64, time.Duration) { return 1, 1 },
-		SetClock: func(time.Time) {}, SaveEvery: 500 * time.Millisecond,
+		SaveEvery: 500 * time.Millisecond,
 	}).Run(wire.NewConn(c))
 }
 

@@ -306,7 +306,7 @@ func TestNoAnswer(t *testing.T) {
 		}
 		defer l.Close()
 		start := time.Now()
-		if err := answered(t.Context(), l); !errors.Is(err, ErrSilent) || time.Since(start) != readyTimeout {
+		if err := answered(t.Context(), l, func(*agentpb.ToHost) {}); !errors.Is(err, ErrSilent) || time.Since(start) != readyTimeout {
 			t.Errorf("got %v after %v", err, time.Since(start))
 		}
 	})

@@ -23,20 +23,25 @@ const (
 	// uses; with too little it translates the same code again and again: to train
 	// takes three times as long with 4 as with 16.
 	bootCache  = 32
-	cloneCache = 16
+	cloneCache = 8
 
 	// cmdline keeps the guest quiet, small and quick to boot. With
 	// overcommit_memory the Go runtime's reservations fit a small guest; panic=-1
 	// turns a dead agent into a dead VM, which the daemon replaces. To zero pages
-	// when they are taken would make a clone's copies of them. The initcalls left
-	// out take seconds under TCG, for certificates, self-tests and tracing that
-	// nothing here uses.
+	// when they are taken would make a clone's copies of them. A clock that needs no
+	// watchdog, no proactive compaction, hardly any statistics and no idle governor
+	// leave a guest asleep that waits for an event. The initcalls left out take
+	// seconds under TCG, for certificates, self-tests and tracing that nothing here
+	// uses, as do pressure statistics, memory groups and security modules. An agent
+	// with one goroutine at work need not be preempted, nor count its CPUs.
 	cmdline = "console=ttyS0 quiet loglevel=3 panic=-1 sysctl.vm.overcommit_memory=1 " +
 		"transparent_hugepage=never init_on_alloc=0 nowatchdog no_timer_check noreplace-smp " +
-		"audit=0 mitigations=off tsc=reliable cpuidle.off=1 sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=3600 random.trust_cpu=on 8250.nr_uarts=1 " +
+		"tsc=reliable cpuidle.off=1 sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=3600 " +
+		"audit=0 mitigations=off psi=0 cgroup_disable=memory lsm= random.trust_cpu=on 8250.nr_uarts=1 " +
 		"cryptomgr.notests ipv6.disable=1 initcall_blacklist=load_system_certificate_list," +
 		"crypto_kdf108_init,init_kprobe_trace,trace_eval_init,init_ima,i8042_init," +
-		"init_encrypted,tracer_init_tracefs"
+		"init_encrypted,tracer_init_tracefs " +
+		"GODEBUG=asyncpreemptoff=1,updatemaxprocs=0"
 )
 
 // The files that QEMU is handed, by their numbers: it opens none by a path of

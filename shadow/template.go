@@ -165,15 +165,16 @@ func ready(ctx context.Context, c cell.Cell, socket string) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := answered(ctx, l); err != nil {
+	if err := rehearse(ctx, l); err != nil {
 		l.Close()
-		return nil, err
+		return nil, fmt.Errorf("rehearse: %w", err)
 	}
 	return l, nil
 }
 
-// answered waits until the agent has answered all there was.
-func answered(ctx context.Context, l *Link) error {
+// answered waits until the agent has answered all there was, and answers what it
+// asks meanwhile.
+func answered(ctx context.Context, l *Link, answer func(*agentpb.ToHost)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("%w: no answer within %v of the hello", ErrSilent, readyTimeout))
 	defer cancel()
 	const id = 1
@@ -187,6 +188,7 @@ func answered(ctx context.Context, l *Link) error {
 			if m.GetPong().GetId() == id {
 				return nil
 			}
+			answer(m)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -68,7 +68,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "gnomon-agent: name the channel: --channel PATH or --listen-fd N")
 		os.Exit(2)
 	default:
-		fmt.Fprintln(os.Stderr, "gnomon-agent:", runOn(*channel, func(time.Time) {}))
+		fmt.Fprintln(os.Stderr, "gnomon-agent:", runOn(*channel))
 		os.Exit(1)
 	}
 }
@@ -83,12 +83,12 @@ func runInit() error {
 	if err != nil {
 		return err
 	}
-	return runOn(dev, setClock)
+	return runOn(dev)
 }
 
 // runOn runs the agent on a channel, again whenever the host comes back.
-func runOn(path string, setClock func(time.Time)) error {
-	a := newAgent(setClock)
+func runOn(path string) error {
+	a := newAgent()
 	st, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("open channel: %w", err)
@@ -99,11 +99,11 @@ func runOn(path string, setClock func(time.Time)) error {
 	return serveDevice(a, path)
 }
 
-func newAgent(setClock func(time.Time)) *agent.Agent {
+func newAgent() *agent.Agent {
 	return agent.New(agent.Options{
 		Version: version, Kernel: kernelRelease(),
 		Log:   slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: dropTime})),
-		Nonce: nonce, Cost: cost, SetClock: setClock,
+		Nonce: nonce, Cost: cost,
 	})
 }
 
@@ -123,7 +123,7 @@ func runOnListener(fd int) error {
 		return fmt.Errorf("open channel: %w", err)
 	}
 	f.Close()
-	a := newAgent(func(time.Time) {})
+	a := newAgent()
 	if err := enterSandbox(); err != nil {
 		return err
 	}
@@ -172,8 +172,8 @@ func serveSocket(a *agent.Agent, path string) error {
 	}
 }
 
-// dropTime leaves the time out of the console's lines: the kernel's clock in a
-// shadow is only as good as the last Welcome.
+// dropTime leaves the time out of the console's lines: nobody sets the clock of a
+// shadow.
 func dropTime(_ []string, a slog.Attr) slog.Attr {
 	if a.Key == slog.TimeKey {
 		return slog.Attr{}
@@ -206,11 +206,4 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
-}
-
-func setClock(t time.Time) {
-	tv := unix.NsecToTimeval(t.UnixNano())
-	if err := unix.Settimeofday(&tv); err != nil {
-		fmt.Fprintln(os.Stderr, "gnomon-agent: set clock:", err)
-	}
 }

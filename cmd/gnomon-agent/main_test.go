@@ -4,7 +4,6 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/gnomon-vm/gnomon/wire"
 )
@@ -16,7 +15,7 @@ func TestRunOnSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- runOn(socket, func(time.Time) {}) }()
+	go func() { done <- runOn(socket) }()
 	// It says hello to each host in turn.
 	for range 2 {
 		c, err := l.Accept()
@@ -35,7 +34,7 @@ func TestRunOnSocket(t *testing.T) {
 	if err := <-done; err == nil {
 		t.Error("it went on without its socket")
 	}
-	if err := runOn(socket, func(time.Time) {}); err == nil {
+	if err := runOn(socket); err == nil {
 		t.Error("it ran on a channel that is not there")
 	}
 }
