@@ -92,7 +92,7 @@ func fleetCommand(cmd *cobra.Command, do func(context.Context, serverpbconnect.M
 		}
 		text, err := readFile(*path, input(cmd))
 		if err != nil {
-			return err
+			return usagef("-f: %w", err)
 		}
 		file, err := fleet.Parse(text)
 		if err != nil {

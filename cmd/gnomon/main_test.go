@@ -24,6 +24,18 @@ func TestMisspeltCommands(t *testing.T) {
 	}
 }
 
+// A file that is named and cannot be read is a wrong value, whatever it is for.
+func TestUnreadableFiles(t *testing.T) {
+	_, fails := commands(t)
+	for _, line := range []string{
+		"apply -f /nowhere", "diff -f /nowhere", "vm deploy -f /nowhere", "lab compare /nowhere /nowhere",
+		"host join --server https://127.0.0.1:1 --token-file /nowhere",
+		"server --etcd-endpoints https://127.0.0.1:1 --etcd-cacert /nowhere",
+	} {
+		fails(exitUsage, "/nowhere", strings.Fields(line)...)
+	}
+}
+
 func TestServerFlags(t *testing.T) {
 	_, fails := commands(t)
 	fails(exitUsage, `--listen "7070": want ADDRESS:PORT, such as 127.0.0.1:7070`, "server", "--listen", "7070")
