@@ -225,14 +225,14 @@ func (p *hostParts) prepare(f *daemonFlags, log *slog.Logger) (err error) {
 	if err := served(f.socket); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(f.runDir, 0o755); err != nil {
-		return fmt.Errorf("create run directory: %w", err)
-	}
 	if p.lock, err = host.Lock(f.stateDir); err != nil {
 		return err
 	}
 	if err := host.CheckState(f.stateDir); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(f.runDir, 0o755); err != nil {
+		return fmt.Errorf("create run directory: %w", err)
 	}
 	if f.record != "" {
 		if p.recorder, err = recording.Create(f.record, recording.Options{}); err != nil {

@@ -49,7 +49,7 @@ func TestDurations(t *testing.T) {
 		fails(exitUnavailable, "reach the server", "audit", "--last", text)
 	}
 	for _, text := range []string{"7", "-1h", "soon"} {
-		fails(exitUsage, `for "--last" flag: want a duration with a unit, such as 500ms, 10s, 1h30m, 15d or 2w`, "audit", "--last", text)
+		fails(exitUsage, `for "--last" flag: want a duration with a unit, such as 500ms, 10s, 1h30m, 15d or 2w, and 0 or more`, "audit", "--last", text)
 	}
 }
 

@@ -64,8 +64,11 @@ func (d *duration) Type() string { return "duration" }
 // Set implements pflag.Value.
 func (d *duration) Set(text string) error {
 	v, err := config.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%w, and 0 or more", err)
+	}
 	*d = duration(v)
-	return err
+	return nil
 }
 
 // envOr returns the environment variable's value, or def where it is empty.

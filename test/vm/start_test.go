@@ -78,7 +78,7 @@ func TestStartRefused(t *testing.T) {
 		"an unknown flag":             {append(host, "--fast"), 0, 2, []string{"--fast", "--help"}},
 		"an argument too many":        {append(up, "now"), 0, 2, []string{"--help"}},
 		"no data may be written":      {[]string{"server", "--listen", "127.0.0.1:0", "--data-dir", "/proc/gnomon"}, 0, 1, []string{"/proc/gnomon"}},
-		"a bad address":               {[]string{"server", "--listen", "nowhere", "--data-dir", filepath.Join(work, "data")}, 0, 1, []string{"nowhere", "--listen"}},
+		"a bad address":               {[]string{"server", "--listen", "nowhere", "--data-dir", filepath.Join(work, "data")}, 0, 2, []string{"nowhere", "--listen"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			refused(t, strings.Join(c.args[:1], " "), runAs(c.uid, nil, c.args...), c.code, c.says...)
