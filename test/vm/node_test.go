@@ -48,7 +48,9 @@ func newNetwork(t *testing.T) *network {
 	if err := os.CopyFS(filepath.Join(n.dir, "guest"), os.DirFS(loadImage)); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, "link", "add", n.bridge, "type", "bridge")
+	// Of an address of its own, else it takes that of one of its ports, and another
+	// with the next, and nodes send to one that is no more.
+	ip(t, "link", "add", n.bridge, "address", "02:00:00:00:00:01", "type", "bridge")
 	ip(t, "addr", "add", n.prefix+"1/24", "dev", n.bridge)
 	ip(t, "link", "set", n.bridge, "up")
 	return n
