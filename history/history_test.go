@@ -72,7 +72,7 @@ func TestWriteOrdersAndCuts(t *testing.T) {
 
 func TestSchema(t *testing.T) {
 	at := time.UnixMilli(1_000)
-	vm := history.Of("h1", gnomon.VM{ID: "id", Name: "db", Account: "acme"})
+	vm := history.VM{Host: "h1", Name: "db", ID: "id", Account: "acme"}
 	waste := history.FromDecision(vm, gnomon.Decision{At: at, Resource: gnomon.CPU, Kind: gnomon.DecideWaste, Amount: 2_500_000, Verdict: gnomon.Granted})
 	if waste.Value != 2.5 {
 		t.Errorf("2,500,000 millicore-milliseconds are %v core-seconds, want 2.5", waste.Value)

@@ -14,11 +14,6 @@ type VM struct {
 	Account string
 }
 
-// Of returns the labels of a VM on a host.
-func Of(host string, vm gnomon.VM) VM {
-	return VM{Host: host, Name: vm.Name, ID: vm.ID, Account: vm.Account}
-}
-
 func (v VM) labels(more ...Label) []Label {
 	return append([]Label{
 		{"host", v.Host}, {"vm", v.Name}, {"vm_id", string(v.ID)}, {"account", v.Account},

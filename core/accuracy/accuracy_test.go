@@ -52,9 +52,6 @@ func TestTally(t *testing.T) {
 		!near(got.Coverage, want.Coverage) || !near(got.Interval, want.Interval) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if !near(tally.Nominal(), 0.8) {
-		t.Errorf("nominal coverage %v, want 0.8", tally.Nominal())
-	}
 	all := Average([]Score{want, {N: 4, MASE: 0.25, Coverage: 1}, {MASE: math.NaN()}})
 	if all.N != 6 || !near(all.MASE, 0.75) || !near(all.Coverage, 0.75) {
 		t.Errorf("average %+v", all)
@@ -64,7 +61,7 @@ func TestTally(t *testing.T) {
 func TestTallyWithFewLevels(t *testing.T) {
 	one := NewTally([]float64{0.5})
 	one.Add(1, []float64{1}, 3, 1)
-	if s := one.Score(); !near(s.Pinball, 1) || !math.IsNaN(s.Coverage) || !math.IsNaN(s.Interval) || !math.IsNaN(one.Nominal()) {
+	if s := one.Score(); !near(s.Pinball, 1) || !math.IsNaN(s.Coverage) || !math.IsNaN(s.Interval) {
 		t.Errorf("one level: %+v", s)
 	}
 	none := NewTally(nil)

@@ -37,15 +37,6 @@ type Score struct {
 // between 0 and 1.
 func NewTally(levels []float64) *Tally { return &Tally{levels: slices.Clone(levels)} }
 
-// Nominal returns the share that the interval of Score.Coverage is to cover, NaN
-// with fewer than two levels.
-func (t *Tally) Nominal() float64 {
-	if len(t.levels) < 2 {
-		return math.NaN()
-	}
-	return t.levels[len(t.levels)-1] - t.levels[0]
-}
-
 // Add takes in a forecast of one step, its quantiles by level, and the outcome.
 // Scale is that of the series; above 0. A missing outcome, NaN, is passed over.
 func (t *Tally) Add(mean float64, quantiles []float64, y, scale float64) {
