@@ -22,7 +22,7 @@ func runCommand(ctx context.Context, root *cobra.Command) error {
 	root.SetOut(out)
 	err := root.ExecuteContext(ctx)
 	if interrupted(ctx, err) {
-		return errInterrupted
+		return fmt.Errorf("%w: %s", errInterrupted, explain(err))
 	}
 	if err == nil {
 		err = out.err
