@@ -1,6 +1,8 @@
 package libvirt
 
 import (
+	"fmt"
+	"html"
 	"reflect"
 	"strings"
 	"testing"
@@ -49,6 +51,13 @@ func TestSplitAddsUp(t *testing.T) {
 			t.Fatalf("%d in %d parts: sum %d, from %d to %d", amount, n, sum, least, most)
 		}
 	})
+}
+
+// shadowElement marks a domain as the shadow of a VM, as a definition holds it in
+// its metadata.
+func shadowElement(vm gnomon.VMID, account string) string {
+	return fmt.Sprintf(`<gnomon:shadow xmlns:gnomon="%s" for="%s" account="%s"/>`,
+		Namespace, html.EscapeString(string(vm)), html.EscapeString(account))
 }
 
 func TestParseDefinition(t *testing.T) {
@@ -128,8 +137,8 @@ func TestParseMetadata(t *testing.T) {
 	}{
 		{"", "", ""},
 		{other, "", ""},
-		{ShadowElement("0A-B", "acme & sons"), "acme & sons", "0a-b"},
-		{other + ShadowElement(hypervisor.Warm, "x") + other, "x", hypervisor.Warm},
+		{shadowElement("0A-B", "acme & sons"), "acme & sons", "0a-b"},
+		{other + shadowElement(hypervisor.Warm, "x") + other, "x", hypervisor.Warm},
 		{`<shadow xmlns="` + Namespace + `"/>`, "", hypervisor.Warm},
 		{other + `<g:account xmlns:g="` + Namespace + `"> acme </g:account>`, "acme", ""},
 		{`<g:future xmlns:g="` + Namespace + `"><g:account>no</g:account></g:future>`, "", ""},
@@ -146,7 +155,7 @@ func TestParseMetadata(t *testing.T) {
 }
 
 func FuzzParseDefinition(f *testing.F) {
-	f.Add(`<domain type="kvm"><memory>1</memory><metadata>` + ShadowElement("a", "b") + `</metadata></domain>`)
+	f.Add(`<domain type="kvm"><memory>1</memory><metadata>` + shadowElement("a", "b") + `</metadata></domain>`)
 	f.Add(`<domain><metadata><a></metadata></domain>`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if def, err := parseDefinition(text); (def == nil) == (err == nil) {

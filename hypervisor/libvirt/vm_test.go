@@ -249,10 +249,7 @@ func TestConformance(t *testing.T) {
 			gnomon.Disk:    {3_000_000, 20_000_001},
 			gnomon.Network: {2_000_000, 9_999_999},
 		}
-		s.Shadow = b.start(t, guest{metadata: ShadowElement(hypervisor.Warm, "acme")})
-		if err := b.d.SetShadowOf(t.Context(), s.Shadow, s.VM, "acme"); err != nil {
-			t.Fatal(err)
-		}
+		s.Shadow = b.start(t, guest{metadata: shadowElement(s.VM, "acme")})
 		b.ready(t, s.VM)
 		return s
 	})

@@ -2,9 +2,7 @@ package libvirt
 
 import (
 	"context"
-	"encoding/xml"
 	"fmt"
-	"strings"
 
 	lv "github.com/digitalocean/go-libvirt"
 
@@ -34,35 +32,6 @@ func (d *Driver) Suspend(ctx context.Context, id gnomon.VMID) error {
 // Resume lets a suspended VM go on.
 func (d *Driver) Resume(ctx context.Context, id gnomon.VMID) error {
 	return d.control(ctx, id, "resume", (*lv.Libvirt).DomainResume)
-}
-
-// SetShadowOf marks a running VM as the shadow of vm, or as one that waits if
-// vm is hypervisor.Warm, and names its owner.
-func (d *Driver) SetShadowOf(ctx context.Context, id, vm gnomon.VMID, account string) error {
-	// libvirt adds the namespace and its prefix.
-	element := fmt.Sprintf(`<shadow for="%s" account="%s"/>`, escape(string(vm)), escape(account))
-	err := d.control(ctx, id, "mark", func(l *lv.Libvirt, dom lv.Domain) error {
-		return l.DomainSetMetadata(dom, int32(lv.DomainMetadataElement), lv.OptString{element},
-			lv.OptString{"gnomon"}, lv.OptString{Namespace}, lv.DomainAffectLive)
-	})
-	if uuid, e := parseUUID(id); e == nil {
-		d.relearn(uuid) // the event that says so comes later
-	}
-	return err
-}
-
-// ShadowElement is the metadata element of a shadow of vm, as a definition for
-// StartTransient holds it in <metadata>.
-func ShadowElement(vm gnomon.VMID, account string) string {
-	return fmt.Sprintf(`<gnomon:shadow xmlns:gnomon="%s" for="%s" account="%s"/>`,
-		Namespace, escape(string(vm)), escape(account))
-}
-
-func escape(s string) string {
-	var b strings.Builder
-	// Writing to a Builder does not fail.
-	_ = xml.EscapeText(&b, []byte(s))
-	return b.String()
 }
 
 func (d *Driver) control(ctx context.Context, id gnomon.VMID, verb string, f func(*lv.Libvirt, lv.Domain) error) error {
