@@ -74,8 +74,8 @@ func runAgent(c net.Conn) {
 	nonce := uint64(0)
 	_ = agent.New(agent.Options{
 		Version: "test", Log: slog.New(slog.DiscardHandler),
-		Nonce:    func() uint64 { nonce++; return nonce },
-		Cost:     func() (int64, time.Duration) { return 1, 1 },
+		Nonce:     func() uint64 { nonce++; return nonce },
+		Cost:      func() (int64, time.Duration) { return 1, 1 },
 		SaveEvery: 500 * time.Millisecond,
 	}).Run(wire.NewConn(c))
 }
