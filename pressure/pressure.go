@@ -139,3 +139,15 @@ func Open(name string) (s Source, why error, err error) {
 	}
 	return nil, nil, why
 }
+
+// TimesOf returns what tells a driver the times of a VM's vCPUs where the source
+// has them, waits that are under way included; nil if there is no source.
+func TimesOf(s Source) func(gnomon.VMID) (vcpus int, ran, waited time.Duration, ok bool) {
+	if s == nil {
+		return nil
+	}
+	return func(id gnomon.VMID) (int, time.Duration, time.Duration, bool) {
+		t, ok := s.CPU(id)
+		return t.VCPUs, t.Run, t.Wait, ok
+	}
+}

@@ -188,7 +188,7 @@ func connectHost(ctx context.Context, f *daemonFlags) (*hostParts, error) {
 	if err := parts.openPressure(f.pressure); err != nil {
 		return nil, fmt.Errorf("--pressure: %w", err)
 	}
-	parts.driver, err = libvirt.Open(ctx, libvirt.Options{Socket: f.libvirt, CPUTimes: cpuTimes(parts.pressure)})
+	parts.driver, err = libvirt.Open(ctx, libvirt.Options{Socket: f.libvirt, CPUTimes: pressure.TimesOf(parts.pressure)})
 	if err != nil {
 		parts.close()
 		return nil, err
@@ -205,18 +205,6 @@ func (p *hostParts) openPressure(name string) (err error) {
 	}
 	p.pressure, p.whyNot, err = pressure.Open(name)
 	return err
-}
-
-// cpuTimes has the driver read vCPUs' times where the source of onsets keeps
-// them, waits that are under way included.
-func cpuTimes(s pressure.Source) func(gnomon.VMID) (int, time.Duration, time.Duration, bool) {
-	if s == nil {
-		return nil
-	}
-	return func(id gnomon.VMID) (int, time.Duration, time.Duration, bool) {
-		t, ok := s.CPU(id)
-		return t.VCPUs, t.Run, t.Wait, ok
-	}
 }
 
 // prepare takes the host for this daemon, which no other may have, makes its

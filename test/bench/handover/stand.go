@@ -53,7 +53,7 @@ type stand struct {
 }
 
 func newStand(ctx context.Context, r *rig.Rig) (*stand, error) {
-	s := &stand{driver: r.Driver}
+	s := &stand{driver: r.Driver, source: r.Pressure}
 	spec := rig.Spec{MaxMiB: 320, MiB: 160, Equipped: true}
 	for _, g := range []**rig.Guest{&s.vm, &s.donor} {
 		var err error
@@ -66,11 +66,7 @@ func newStand(ctx context.Context, r *rig.Rig) (*stand, error) {
 			return nil, err
 		}
 	}
-	var why, err error
-	if s.source, why, err = pressure.Open(pressure.Auto); err != nil {
-		return nil, err
-	}
-	fmt.Fprintf(os.Stderr, "events come from %s %v\n", s.source.Name(), why)
+	fmt.Fprintf(os.Stderr, "events come from %s %v\n", r.Pressure.Name(), r.PressureWhy)
 	return s, s.calibrate(ctx)
 }
 

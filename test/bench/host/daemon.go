@@ -15,6 +15,7 @@ import (
 	"github.com/gnomon-vm/gnomon/host"
 	"github.com/gnomon-vm/gnomon/hypervisor"
 	"github.com/gnomon-vm/gnomon/hypervisor/simulated"
+	"github.com/gnomon-vm/gnomon/pressure"
 	"github.com/gnomon-vm/gnomon/test/bench/rig"
 )
 
@@ -31,9 +32,9 @@ type none struct{ host.Shadows }
 func (none) Machines(context.Context) ([]hypervisor.Machine, error) { return nil, nil }
 func (none) Watch(context.Context, func(gnomon.VMID)) error         { return nil }
 
-// daemonOn measures a daemon in this process. It takes in the VMs whose names
-// match.
-func daemonOn(ctx context.Context, driver hypervisor.Driver, names string, n int, kind string, window time.Duration) (c cost, err error) {
+// daemonOn measures a daemon in this process, with a source of onsets or none. It
+// takes in the VMs whose names match.
+func daemonOn(ctx context.Context, driver hypervisor.Driver, source pressure.Source, names string, n int, kind string, window time.Duration) (c cost, err error) {
 	dir, err := os.MkdirTemp("", "gnomon-bench-host-")
 	if err != nil {
 		return c, err
@@ -47,7 +48,7 @@ func daemonOn(ctx context.Context, driver hypervisor.Driver, names string, n int
 		return c, err
 	}
 	d, err := host.New(host.Options{
-		Name: "bench", Driver: driver, Shadows: none{}, Select: sel, StateDir: dir,
+		Name: "bench", Driver: driver, Pressure: source, Shadows: none{}, Select: sel, StateDir: dir,
 		Registry: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -97,7 +98,7 @@ func onSimulated(ctx context.Context, n int, window time.Duration) ([]cost, erro
 	if err != nil {
 		return nil, err
 	}
-	c, err := daemonOn(ctx, sim, "all", n, "daemon, simulated VMs", window)
+	c, err := daemonOn(ctx, sim, nil, "all", n, "daemon, simulated VMs", window)
 	c.CPU, c.Libvirt = max(0, c.CPU-alone.CPU), 0
 	return []cost{c}, err
 }
@@ -125,7 +126,7 @@ func onReal(ctx context.Context, n int, window time.Duration) (costs []cost, err
 			return nil, err
 		}
 	}
-	c, err := daemonOn(ctx, r.Driver, rig.Prefix()+"*", n, "daemon, real VMs", window)
+	c, err := daemonOn(ctx, r.Driver, r.Pressure, rig.Prefix()+"*", n, "daemon, real VMs", window)
 	if err != nil {
 		return nil, err
 	}

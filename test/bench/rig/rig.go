@@ -14,12 +14,18 @@ import (
 
 	"github.com/gnomon-vm/gnomon/appliance"
 	"github.com/gnomon-vm/gnomon/hypervisor/libvirt"
+	"github.com/gnomon-vm/gnomon/pressure"
 	"github.com/gnomon-vm/gnomon/test/bench/item"
 )
 
 // Rig is a libvirt to measure on. Close it.
 type Rig struct {
 	Driver *libvirt.Driver
+
+	// Pressure is the best source of onsets that this host allows, and the driver's
+	// of vCPUs' times, as the daemon has it; PressureWhy tells why there is none better.
+	Pressure    pressure.Source
+	PressureWhy error
 
 	dir    string // for images and sockets; QEMU's user can reach it
 	image  appliance.Image
@@ -67,7 +73,10 @@ func (r *Rig) open(ctx context.Context, root string) (err error) {
 	if err != nil {
 		return err
 	}
-	r.Driver, err = libvirt.Open(ctx, libvirt.Options{})
+	if r.Pressure, r.PressureWhy, err = pressure.Open(pressure.Auto); err != nil {
+		return err
+	}
+	r.Driver, err = libvirt.Open(ctx, libvirt.Options{CPUTimes: pressure.TimesOf(r.Pressure)})
 	return err
 }
 
@@ -82,6 +91,9 @@ func (r *Rig) Close() error {
 	}
 	if r.Driver != nil {
 		errs = append(errs, r.Driver.Close())
+	}
+	if r.Pressure != nil {
+		r.Pressure.Close()
 	}
 	errs = append(errs, os.RemoveAll(r.dir))
 	return errors.Join(errs...)
