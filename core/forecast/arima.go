@@ -50,7 +50,7 @@ func (m *arima) observe(s *series) {
 }
 
 func (m *arima) refit(s *series) {
-	if rareRefitDue(s.count, 24) && len(s.buf) >= 24 {
+	if s.rareRefitDue(24) && len(s.buf) >= 24 {
 		season := s.period
 		if season > arimaSeason || season < 2 {
 			season = 0

@@ -14,6 +14,7 @@ const (
 	MaxSeason = maxPeriod
 
 	maxQuantiles = 16
+	maxPhase     = 255
 	// replayed is how many of the last training samples are also forecast
 	// before they are learned, to have scores from the start.
 	replayed = 256
@@ -33,6 +34,9 @@ type Options struct {
 	// Quantiles are the levels to forecast: ascending, between 0 and 1, at most
 	// 16; empty means 0.1, 0.5, 0.9, 0.95.
 	Quantiles []float64
+	// Phase shifts the samples at which models are fitted, 0 to 255, so that the
+	// fits of several forecasters need not meet. A state is none of it.
+	Phase int
 }
 
 func (o Options) validate() error {
@@ -47,6 +51,9 @@ func (o Options) validate() error {
 	}
 	if err := o.validateFurther(); err != nil {
 		return err
+	}
+	if o.Phase < 0 || o.Phase > maxPhase {
+		return fmt.Errorf("phase %d out of range: want 0 to %d samples", o.Phase, maxPhase)
 	}
 	if len(o.Quantiles) > maxQuantiles {
 		return fmt.Errorf("quantiles: %d given: want at most %d", len(o.Quantiles), maxQuantiles)
@@ -128,7 +135,7 @@ func New(o Options) (*Forecaster, error) {
 func (f *Forecaster) reset() {
 	o := f.options
 	f.series = newSeries(o.Season)
-	f.series.further = o.Seasons
+	f.series.further, f.series.phase = o.Seasons, o.Phase
 	f.levels = newLevels(o.Quantiles)
 	f.ladder = newLadder(o.Horizon)
 	f.trackers, f.due = nil, false

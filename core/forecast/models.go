@@ -58,34 +58,6 @@ func Models() []string {
 	return names
 }
 
-// refitDue reports whether a model refits at this sample: often while there is
-// little history, then every refitPeriod samples, each model at a phase of its
-// own so that no single sample pays for all of them.
-func refitDue(count, phase int) bool {
-	if count < refitPeriod {
-		return count == 8 || count%16 == 0
-	}
-	if count < 4*refitPeriod {
-		return (count+phase)%refitPeriod == 0
-	}
-	return (count+phase)%(2*refitPeriod) == 0
-}
-
-// rareRefitDue is refitDue for models whose fits cost more once there is much to
-// fit to, and matter more while there is little.
-func rareRefitDue(count, phase int) bool {
-	if count < refitPeriod {
-		return count%8 == 0
-	}
-	if count < 2*refitPeriod {
-		return (count+phase)%32 == 0
-	}
-	if count < 8*refitPeriod {
-		return (count+phase)%(2*refitPeriod) == 0
-	}
-	return (count+phase)%(4*refitPeriod) == 0
-}
-
 // naive repeats the last value.
 type naive struct{}
 
@@ -118,7 +90,7 @@ var spans = [...]int{2, 4, 8, 16, 32, 64}
 
 func (m *movingAverage) observe(*series) {}
 func (m *movingAverage) refit(s *series) {
-	if refitDue(s.count, 0) {
+	if s.refitDue(0) {
 		m.fit(s.tail(fitWindow))
 	}
 }

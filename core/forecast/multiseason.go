@@ -36,7 +36,7 @@ func (m *multiSeason) observe(s *series) {
 }
 
 func (m *multiSeason) refit(s *series) {
-	if s.period > 0 && (s.period != m.period || m.n < 1+s.usable() || rareRefitDue(s.count, 56)) {
+	if s.period > 0 && (s.period != m.period || m.n < 1+s.usable() || s.rareRefitDue(56)) {
 		m.period = s.period
 		periods, n := m.seasonsIn(s.tail(window), s.further)
 		m.fit(s.tail(min(window, max(fitWindow, 4*periods[n-1]))), periods[:n])

@@ -32,6 +32,8 @@ type series struct {
 	season  int   // given by the caller, 0 to detect
 	further []int // as season: further ones, none to detect
 	period  int   // the season in force, 0 if there is none
+
+	phase int // by which fits are shifted
 }
 
 func newSeries(season int) *series {
@@ -164,4 +166,33 @@ func (s *series) regimes(v []float64) {
 // largest value seen as twice the range seen.
 func (s *series) bounds() (lo, hi float64) {
 	return 0, min(maxValue, s.hi+2*(s.hi-s.lo))
+}
+
+// refitDue reports whether a model refits at this sample: often while there is
+// little history, then every refitPeriod samples, each model at a phase of its
+// own so that no single sample pays for all of them.
+func (s *series) refitDue(phase int) bool {
+	at := s.count + s.phase + phase
+	switch {
+	case s.count < refitPeriod:
+		return s.count == 8 || s.count%16 == 0
+	case s.count < 4*refitPeriod:
+		return at%refitPeriod == 0
+	}
+	return at%(2*refitPeriod) == 0
+}
+
+// rareRefitDue is refitDue for models whose fits cost more once there is much to
+// fit to, and matter more while there is little.
+func (s *series) rareRefitDue(phase int) bool {
+	at := s.count + s.phase + phase
+	switch {
+	case s.count < refitPeriod:
+		return s.count%8 == 0
+	case s.count < 2*refitPeriod:
+		return at%32 == 0
+	case s.count < 8*refitPeriod:
+		return at%(2*refitPeriod) == 0
+	}
+	return at%(4*refitPeriod) == 0
 }

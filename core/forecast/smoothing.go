@@ -37,9 +37,9 @@ func (m *exponential) observe(s *series) {
 }
 
 func (m *exponential) refit(s *series) {
-	due := refitDue(s.count, 8)
+	due := s.refitDue(8)
 	if m.trend != noTrend {
-		due = rareRefitDue(s.count, 72*int(m.trend))
+		due = s.rareRefitDue(72 * int(m.trend))
 	}
 	if due {
 		m.fit(s.tail(fitWindow))

@@ -198,7 +198,7 @@ func TestStateHoldsEveryField(t *testing.T) {
 		fields []string
 	}{
 		{Forecaster{}, []string{"options", "series", "levels", "ladder", "trackers", "mixer", "due", "between", "scratch"}},
-		{series{}, []string{"buf", "count", "epoch", "lo", "hi", "std", "split", "gap", "duo", "season", "further", "period"}},
+		{series{}, []string{"buf", "count", "epoch", "lo", "hi", "std", "split", "gap", "duo", "season", "further", "period", "phase"}},
 		{rung{}, []string{"step", "stride", "slots", "decay"}},
 		{tracker{}, []string{"model", "own", "name", "prior", "levels", "ladder", "at", "awake", "path", "known", "around", "settled"}},
 		{probe{}, []string{"points", "spreads", "errors", "loss"}},

@@ -36,7 +36,7 @@ func (m *theta) observe(s *series) {
 }
 
 func (m *theta) refit(s *series) {
-	if s.period != m.period && s.period > 0 || rareRefitDue(s.count, 72) {
+	if s.period != m.period && s.period > 0 || s.rareRefitDue(72) {
 		m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
 	}
 }

@@ -47,7 +47,7 @@ func (m *winters) refit(s *series) {
 		phase = 96
 	}
 	another := s.period != m.period && (m.period != 0 || !m.multiplicative)
-	if s.period > 0 && (another || rareRefitDue(s.count, phase)) {
+	if s.period > 0 && (another || s.rareRefitDue(phase)) {
 		m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
 	}
 }

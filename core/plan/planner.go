@@ -27,6 +27,9 @@ const (
 	mostSure = 0.95
 	// meanFade is how many samples the mean allocation reaches back.
 	meanFade = 500
+	// phaseApart is between the phases of two resources' fits. Those of the models
+	// are multiples of 8.
+	phaseApart = 2
 
 	maxInterval = 24 * time.Hour
 	maxHorizon  = 366 * 24 * time.Hour
@@ -143,7 +146,7 @@ func (p *Planner) Configure(s Settings) error {
 			l.history, l.past = resample(l.history, before, s.Interval), nil
 		}
 		if l.forecaster != nil {
-			l.train(options)
+			l.train(p.of(gnomon.Resource(i)))
 		}
 	}
 	return nil
@@ -174,7 +177,15 @@ func (p *Planner) Train(r gnomon.Resource, demand []float64) {
 	}
 	l := &p.lanes[r]
 	l.history, l.past = slices.Clone(demand[max(0, len(demand)-kept):]), nil
-	l.train(p.options)
+	l.train(p.of(r))
+}
+
+// of returns the options of a resource's forecaster: no two are fitted at the same
+// sample.
+func (p *Planner) of(r gnomon.Resource) forecast.Options {
+	o := p.options
+	o.Phase = phaseApart * int(r)
+	return o
 }
 
 // Observe takes in one event and returns what to ask for. The Proposal has no
@@ -191,7 +202,7 @@ func (p *Planner) Observe(o Observation) gnomon.Proposal {
 			if !o.Known.Has(r) {
 				continue
 			}
-			l.train(p.options)
+			l.train(p.of(r))
 		}
 		demand := math.NaN()
 		if o.Known.Has(r) {

@@ -78,7 +78,7 @@ func Load(s Settings, state []byte) (*Planner, error) {
 		s := saved{past: newPast()}
 		s.exchange(c)
 		if r, err := gnomon.ParseResource(s.resource); err == nil && c.Err() == nil {
-			p.lanes[r].resume(s, time.Duration(interval), p.settings.Interval, p.options)
+			p.lanes[r].resume(s, time.Duration(interval), p.settings.Interval, p.of(r))
 		}
 	}
 	if err := c.End(); err != nil {
