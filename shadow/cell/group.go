@@ -95,17 +95,21 @@ func delegate() error {
 	return nil
 }
 
-// Limit changes what the cell may take.
+// Limit changes what the cell may take. What it does not use of a period it may use
+// in the next, where the kernel has bursts (Linux 5.14).
 func (c Cell) Limit(l Limits) error {
 	quota := l.CPU * period / 1000
+	limits := []setting{{"cpu", "cpu.cfs_period_us", period}, {"cpu", "cpu.cfs_quota_us", quota}}
+	burst, memory := "cpu.cfs_burst_us", "memory.limit_in_bytes"
 	if unified() {
-		return c.set(
-			setting{"cpu", "cpu.max", fmt.Sprintf("%d %d", quota, period)},
-			setting{"memory", "memory.max", l.Memory})
+		limits = []setting{{"cpu", "cpu.max", fmt.Sprintf("%d %d", quota, period)}}
+		burst, memory = "cpu.max.burst", "memory.max"
 	}
-	return c.set(
-		setting{"cpu", "cpu.cfs_period_us", period}, setting{"cpu", "cpu.cfs_quota_us", quota},
-		setting{"memory", "memory.limit_in_bytes", l.Memory})
+	if _, err := os.Stat(filepath.Join(c.group("cpu"), burst)); err == nil {
+		// It may at no time be more than the quota.
+		limits = slices.Concat([]setting{{"cpu", burst, 0}}, limits, []setting{{"cpu", burst, quota}})
+	}
+	return c.set(append(limits, setting{"memory", memory, l.Memory})...)
 }
 
 // Limited returns what the cell may take.
