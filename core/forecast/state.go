@@ -115,7 +115,7 @@ func (f *Forecaster) exchange(c *pack.Codec) {
 	c.Int(&count, 0, maxCount)
 	c.Floats(&ys, window+slack, 0, maxValue)
 	if c.Reading() && c.Err() == nil {
-		if slices.ContainsFunc(ys, math.IsNaN) || count < min(len(ys), revived) || count > 0 && len(ys) == 0 {
+		if slices.ContainsFunc(ys, math.IsNaN) || len(ys)-count >= refitPeriod || count > 0 && len(ys) == 0 {
 			c.Fail(fmt.Errorf("%d values of %d samples", len(ys), count))
 			return
 		}
@@ -149,9 +149,10 @@ func (f *Forecaster) disbelieve() {
 	}
 }
 
-// revive has the models learn the window of a state.
+// revive has the models learn the window of a state. Training may have counted up
+// to a refit period less than there is.
 func (f *Forecaster) revive(ys []float64, count int) {
-	s, n := f.series, max(0, len(ys)-revived)
+	s, n := f.series, max(0, len(ys)-min(revived, count))
 	if n > 0 {
 		s.buf = append(s.buf, ys[:n]...)
 		s.count = count - len(ys[n:])

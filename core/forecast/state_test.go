@@ -192,6 +192,27 @@ func TestOtherModels(t *testing.T) {
 }
 
 // A field that decides forecasts has to be saved, or to follow from what is.
+// What was trained counts in whole refit periods, so that fewer samples may be
+// counted than are held.
+func TestStateOfFewCounted(t *testing.T) {
+	for _, bulk := range []int{1, refitPeriod - 1, refitPeriod + 1, 3*refitPeriod - 1} {
+		f := newForecaster(t, Options{Horizon: 1})
+		ys := signal("walk", 1, bulk+replayed)
+		for i := range 6 {
+			ys[bulk+i] = math.NaN()
+		}
+		f.Train(ys)
+		g, err := Load(f.options, f.Save())
+		if err != nil {
+			t.Errorf("%d samples trained at once: %v", bulk, err)
+			continue
+		}
+		if got, want := g.Forecast(), f.Forecast(); !reflect.DeepEqual(got, want) {
+			t.Errorf("%d samples trained at once: loaded it forecasts %v, before %v", bulk, got, want)
+		}
+	}
+}
+
 func TestStateHoldsEveryField(t *testing.T) {
 	for _, tc := range []struct {
 		of     any
