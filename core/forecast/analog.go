@@ -83,7 +83,7 @@ func (m *analog) observe(s *series) {
 	}
 }
 
-func (m *analog) refit(*series) {}
+func (m *analog) refit(*series) bool { return false }
 
 // describe appends the features of the moment at i.
 func (m *analog) describe(s *series, i int) {

@@ -49,14 +49,16 @@ func (m *arima) observe(s *series) {
 	}
 }
 
-func (m *arima) refit(s *series) {
-	if s.rareRefitDue(24) && len(s.buf) >= 24 {
-		season := s.period
-		if season > arimaSeason || season < 2 {
-			season = 0
-		}
-		m.fit(s.tail(min(window, max(fitWindow, 4*season))), s.std, season)
+func (m *arima) refit(s *series) bool {
+	if !s.rareRefitDue(24) || len(s.buf) < 24 {
+		return false
 	}
+	season := s.period
+	if season > arimaSeason || season < 2 {
+		season = 0
+	}
+	m.fit(s.tail(min(window, max(fitWindow, 4*season))), s.std, season)
+	return true
 }
 
 // need is how many samples a forecast looks back on.

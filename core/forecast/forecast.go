@@ -209,11 +209,14 @@ func (f *Forecaster) Refit() {
 		return
 	}
 	f.due = false
+	fitted := false
 	for _, t := range f.trackers {
-		t.model.refit(f.series)
+		fitted = t.model.refit(f.series) || fitted
 	}
-	f.wake()
-	f.weigh()
+	if fitted {
+		f.wake()
+		f.weigh()
+	}
 }
 
 // judge compares the forecasts of the next sample with its value.

@@ -5,9 +5,10 @@ package forecast
 type model interface {
 	// observe takes in the newest value of s.
 	observe(s *series)
-	// refit finds the parameters anew if that is due, once per sample at most:
-	// what is dear, and can wait until the sample's forecast is made.
-	refit(s *series)
+	// refit finds the parameters anew if that is due, and reports whether it was;
+	// once per sample at most: it is dear, and can wait until the sample's forecast
+	// is made.
+	refit(s *series) bool
 	// ready reports whether the model has what it needs to forecast s.
 	ready(s *series) bool
 	// path writes the forecasts of the steps 1, 2, … after the newest value
@@ -62,7 +63,7 @@ func Models() []string {
 type naive struct{}
 
 func (naive) observe(*series)      {}
-func (naive) refit(*series)        {}
+func (naive) refit(*series) bool   { return false }
 func (naive) ready(s *series) bool { return len(s.buf) > 0 }
 func (naive) path(s *series, dst []float64) {
 	for i := range dst {
@@ -74,7 +75,7 @@ func (naive) path(s *series, dst []float64) {
 type seasonalNaive struct{}
 
 func (seasonalNaive) observe(*series)      {}
-func (seasonalNaive) refit(*series)        {}
+func (seasonalNaive) refit(*series) bool   { return false }
 func (seasonalNaive) ready(s *series) bool { return s.period > 0 }
 func (seasonalNaive) path(s *series, dst []float64) {
 	season := s.tail(s.period)
@@ -89,10 +90,12 @@ type movingAverage struct{ span int }
 var spans = [...]int{2, 4, 8, 16, 32, 64}
 
 func (m *movingAverage) observe(*series) {}
-func (m *movingAverage) refit(s *series) {
-	if s.refitDue(0) {
-		m.fit(s.tail(fitWindow))
+func (m *movingAverage) refit(s *series) bool {
+	if !s.refitDue(0) {
+		return false
 	}
+	m.fit(s.tail(fitWindow))
+	return true
 }
 
 // fit takes the span with the least squared error one step ahead.

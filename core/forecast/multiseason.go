@@ -35,12 +35,14 @@ func (m *multiSeason) observe(s *series) {
 	}
 }
 
-func (m *multiSeason) refit(s *series) {
-	if s.period > 0 && (s.period != m.period || m.n < 1+s.usable() || s.rareRefitDue(56)) {
-		m.period = s.period
-		periods, n := m.seasonsIn(s.tail(window), s.further)
-		m.fit(s.tail(min(window, max(fitWindow, 4*periods[n-1]))), periods[:n])
+func (m *multiSeason) refit(s *series) bool {
+	if s.period == 0 || s.period == m.period && m.n >= 1+s.usable() && !s.rareRefitDue(56) {
+		return false
 	}
+	m.period = s.period
+	periods, n := m.seasonsIn(s.tail(window), s.further)
+	m.fit(s.tail(min(window, max(fitWindow, 4*periods[n-1]))), periods[:n])
+	return true
 }
 
 // seasonsIn returns the main season and those given beside it that the samples

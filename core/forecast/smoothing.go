@@ -36,7 +36,7 @@ func (m *exponential) observe(s *series) {
 	m.step(s.last())
 }
 
-func (m *exponential) refit(s *series) {
+func (m *exponential) refit(s *series) bool {
 	due := s.refitDue(8)
 	if m.trend != noTrend {
 		due = s.rareRefitDue(72 * int(m.trend))
@@ -44,6 +44,7 @@ func (m *exponential) refit(s *series) {
 	if due {
 		m.fit(s.tail(fitWindow))
 	}
+	return due
 }
 
 // step takes in one value and returns the error of its forecast.

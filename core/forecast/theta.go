@@ -35,10 +35,12 @@ func (m *theta) observe(s *series) {
 	m.advance()
 }
 
-func (m *theta) refit(s *series) {
-	if s.period != m.period && s.period > 0 || s.rareRefitDue(72) {
+func (m *theta) refit(s *series) bool {
+	due := s.period != m.period && s.period > 0 || s.rareRefitDue(72)
+	if due {
 		m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
 	}
+	return due
 }
 
 func (m *theta) advance() {

@@ -41,15 +41,17 @@ func (m *winters) observe(s *series) {
 	}
 }
 
-func (m *winters) refit(s *series) {
+func (m *winters) refit(s *series) bool {
 	phase := 32
 	if m.multiplicative {
 		phase = 96
 	}
 	another := s.period != m.period && (m.period != 0 || !m.multiplicative)
-	if s.period > 0 && (another || s.rareRefitDue(phase)) {
-		m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
+	if s.period == 0 || !another && !s.rareRefitDue(phase) {
+		return false
 	}
+	m.fit(s.tail(min(window, max(fitWindow, 4*s.period))), s.period)
+	return true
 }
 
 func (m *winters) step(y float64) float64 {
