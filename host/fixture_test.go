@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gnomon-vm/gnomon"
+	"github.com/gnomon-vm/gnomon/hypervisor"
 	"github.com/gnomon-vm/gnomon/hypervisor/simulated"
 )
 
@@ -155,17 +156,23 @@ func (r *rig) add(spec simulated.Spec) gnomon.VMID {
 // limit returns a VM's limit as the hypervisor has it.
 func (r *rig) limit(id gnomon.VMID, res gnomon.Resource) int64 {
 	r.t.Helper()
+	return r.machine(id).Original.Limits[res]
+}
+
+// machine returns a VM as the hypervisor lists it.
+func (r *rig) machine(id gnomon.VMID) hypervisor.Machine {
+	r.t.Helper()
 	machines, err := r.sim.Machines(r.t.Context())
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	for _, m := range machines {
 		if m.ID == id {
-			return m.Original.Limits[res]
+			return m
 		}
 	}
 	r.t.Fatalf("%s does not run", id)
-	return 0
+	return hypervisor.Machine{}
 }
 
 var _ io.Writer = testWriter{}

@@ -14,17 +14,7 @@ import (
 // carries returns what a VM carries as its own limits.
 func (r *rig) carries(id gnomon.VMID) *hypervisor.Original {
 	r.t.Helper()
-	machines, err := r.sim.Machines(r.t.Context())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, m := range machines {
-		if m.ID == id {
-			return m.Own
-		}
-	}
-	r.t.Fatalf("%s does not run", id)
-	return nil
+	return r.machine(id).Own
 }
 
 // A VM that is taken in carries its own limits, those that are adopted too, and no
