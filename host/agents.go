@@ -89,7 +89,7 @@ func (d *Daemon) welcome(s *shadowVM) {
 	v := d.vms[s.vm]
 	if v == nil {
 		p := d.desired.parameters(s.account, "", "")
-		s.link.Welcome(&agentpb.Welcome{Session: s.session, NowUnixNano: d.now.UnixNano(), Settings: wire.SettingsTo(settingsOf(p))})
+		s.link.Welcome(&agentpb.Welcome{Session: s.session, NowUnixNano: d.now.UnixNano(), Settings: shadow.SettingsOf(p)})
 		d.report()
 		return
 	}
@@ -107,7 +107,7 @@ func (d *Daemon) attach(s *shadowVM) {
 	s.attached, s.heardSeq, s.memory.parts = true, 0, wire.StateParts{}
 	s.link.Welcome(&agentpb.Welcome{
 		Session: s.session, Vm: string(s.vm), NowUnixNano: d.now.UnixNano(),
-		Settings: wire.SettingsTo(settingsOf(v.params)), KeepsState: true,
+		Settings: shadow.SettingsOf(v.params), KeepsState: true,
 	})
 	d.step(gnomon.Event{Attached: &gnomon.Attached{VM: s.vm, Session: s.session}})
 	d.resizeShadows()
@@ -246,15 +246,7 @@ func (d *Daemon) answer(a gnomon.Answer) {
 // settings tells an agent of changed parameters.
 func (s *shadowVM) settings(p config.Parameters) {
 	if s.link != nil {
-		s.link.Send(&agentpb.ToAgent{Message: &agentpb.ToAgent_Settings{Settings: wire.SettingsTo(settingsOf(p))}})
-	}
-}
-
-func settingsOf(p config.Parameters) wire.Settings {
-	return wire.Settings{
-		MonitoringInterval: p.MonitoringInterval, PredictionHorizon: p.PredictionHorizon,
-		Thresholds: p.PreAllocationThreshold, Model: p.ForecastModel,
-		Price: p.ShortagePrice, Season: p.ForecastSeason,
+		s.link.Send(&agentpb.ToAgent{Message: &agentpb.ToAgent_Settings{Settings: shadow.SettingsOf(p)}})
 	}
 }
 

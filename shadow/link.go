@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/gnomon-vm/gnomon/config"
 	"github.com/gnomon-vm/gnomon/wire"
 	"github.com/gnomon-vm/gnomon/wire/agentpb"
 )
@@ -199,6 +200,15 @@ func (l *Link) sendWelcome() {
 	w := proto.CloneOf(l.welcome)
 	w.Nonce = l.hello.GetNonce()
 	l.Send(&agentpb.ToAgent{Message: &agentpb.ToAgent_Welcome{Welcome: w}})
+}
+
+// SettingsOf is what of a VM's parameters its agent is told.
+func SettingsOf(p config.Parameters) *agentpb.Settings {
+	return wire.SettingsTo(wire.Settings{
+		MonitoringInterval: p.MonitoringInterval, PredictionHorizon: p.PredictionHorizon,
+		Thresholds: p.PreAllocationThreshold, Model: p.ForecastModel,
+		Price: p.ShortagePrice, Season: p.ForecastSeason,
+	})
 }
 
 // Send queues a message; it must not be changed afterwards. If the agent is

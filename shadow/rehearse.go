@@ -24,10 +24,7 @@ const (
 func rehearse(ctx context.Context, l *Link) error {
 	p := config.Defaults()
 	welcome := &agentpb.Welcome{Vm: "rehearsal", NowUnixNano: time.Now().UnixNano(), KeepsState: true,
-		Settings: wire.SettingsTo(wire.Settings{
-			MonitoringInterval: p.MonitoringInterval, PredictionHorizon: p.PredictionHorizon,
-			Thresholds: p.PreAllocationThreshold, Model: p.ForecastModel, Price: p.ShortagePrice,
-		})}
+		Settings: SettingsOf(p)}
 	l.Welcome(welcome)
 	at := time.Unix(0, welcome.GetNowUnixNano())
 	answer := func(m *agentpb.ToHost) {
